@@ -1,0 +1,269 @@
+//! `feedmill run`: checks the outside world, starts the chosen stages, watches them, and ends in order.
+
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow};
+use aws_sdk_s3::Client;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    cli::Failure,
+    config::{Config, matcher::FeedMatch},
+    convert::Convert,
+    intake::{
+        publish::Publisher,
+        webhook::{self, WebhookState},
+    },
+    kafka::{Runtime, RuntimeError, StateFolder, Status, admin::Admin},
+    s3::{self, probe},
+    shutdown,
+    telemetry::{
+        admin::{self, AdminState},
+        metrics::Metrics,
+    },
+    topics::{Topics, layout},
+};
+
+/// A part of feedmill that can run in a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Stage {
+    /// The webhook: notifications to events.
+    Intake,
+    /// Events to results and JSON.
+    Convert,
+}
+
+/// Longest wait for servers of the process to end after everything else has.
+const CLOSING: Duration = Duration::from_secs(25);
+
+/// Runs the stages until a signal or a failure.
+pub async fn run(config: Config, stages: &BTreeSet<Stage>) -> Result<(), Failure> {
+    let shutdown = shutdown::on_signal().map_err(|error| Failure::bug("handle signals", error))?;
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        started = start(config, stages, shutdown.clone()) => started?.ended(shutdown.clone()).await,
+    }
+}
+
+/// The tasks of a running process.
+struct Running {
+    tasks: JoinSet<Result<(), Failure>>,
+}
+
+impl Running {
+    /// Waits for the first task to end, asks the others to, and gives the first failure.
+    async fn ended(mut self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let mut failure = None;
+        while let Some(ended) = self.tasks.join_next().await {
+            let result = ended.unwrap_or_else(|panic| Err(Failure::bug("run a stage", panic)));
+            if let Err(error) = result {
+                failure.get_or_insert(error);
+            }
+            shutdown.cancel();
+        }
+        info!("stopped");
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+async fn start(
+    config: Config,
+    stages: &BTreeSet<Stage>,
+    shutdown: CancellationToken,
+) -> Result<Running, Failure> {
+    check_topics(&config).await?;
+    let topics = Topics::with_prefix(&config.kafka.topic_prefix);
+    let metrics = Metrics::new();
+    let mut tasks = JoinSet::new();
+    let mut runtimes = Vec::new();
+    if stages.contains(&Stage::Convert) {
+        let (name, status) =
+            start_convert(&config, &topics, &metrics, &shutdown, &mut tasks).await?;
+        runtimes.push((name, status));
+    }
+    if stages.contains(&Stage::Intake) {
+        start_intake(&config, &topics, &metrics, &shutdown, &mut tasks).await?;
+    }
+    start_admin(
+        &config,
+        AdminState { metrics, runtimes },
+        &shutdown,
+        &mut tasks,
+    )
+    .await?;
+    Ok(Running { tasks })
+}
+
+/// Every start checks that the topics are there and fit.
+async fn check_topics(config: &Config) -> Result<(), Failure> {
+    let kafka = config.kafka.clone();
+    let admin = blocking(move || Admin::connect(&kafka))
+        .await?
+        .map_err(Failure::service)?;
+    let problems = admin
+        .problems(&layout::specs(&config.kafka))
+        .await
+        .map_err(Failure::service)?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let list = problems.join("\n  ");
+    Err(Failure::service(anyhow!(
+        "the topics do not fit:\n  {list}\nrun `feedmill topics create` to make those that are missing"
+    )))
+}
+
+async fn start_convert(
+    config: &Config,
+    topics: &Topics,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(&'static str, Status), Failure> {
+    let s3 = s3::client(&config.s3).await;
+    check_buckets(config, &s3).await?;
+    let folder = StateFolder::claim(&config.state.dir).map_err(Failure::service)?;
+    info!(folder = %folder.path().display(), worker = folder.worker(), "state folder");
+    let stage = Convert::new(config, s3, topics, folder.worker(), metrics.convert.clone())
+        .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))?;
+    let settings = Convert::settings(&config.convert, topics);
+    let name = settings.name;
+    let runtime = Runtime::new(
+        Arc::new(stage),
+        settings,
+        config.kafka.clone(),
+        &folder,
+        shutdown.clone(),
+        Duration::from_secs(config.shutdown.drain_timeout_secs),
+    );
+    let handle = runtime.and_then(Runtime::start).map_err(runtime_failure)?;
+    let status = handle.status.clone();
+    tasks.spawn(async move {
+        let ended = handle.ended().await.map_err(runtime_failure);
+        // The lock on the folder is held until the last transaction is over.
+        drop(folder);
+        ended
+    });
+    Ok((name, status))
+}
+
+/// The buckets are there, and outputs can be fenced.
+async fn check_buckets(config: &Config, s3: &Client) -> Result<(), Failure> {
+    let inputs: BTreeSet<String> = config
+        .feeds
+        .iter()
+        .filter_map(|feed| FeedMatch::parse(&feed.r#match).ok())
+        .map(|feed| feed.bucket().to_owned())
+        .collect();
+    for bucket in inputs.iter().chain([&config.output.bucket]) {
+        probe::bucket(s3, bucket).await.map_err(Failure::service)?;
+    }
+    match config.output.conditional_writes {
+        true => probe::conditional_writes(s3, &config.output.bucket)
+            .await
+            .map_err(Failure::service),
+        false => {
+            warn!(
+                "output.conditional_writes is off: a stalled worker may overwrite a newer output"
+            );
+            Ok(())
+        }
+    }
+}
+
+async fn start_intake(
+    config: &Config,
+    topics: &Topics,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let (kafka, topics, metrics) = (config.kafka.clone(), topics.clone(), metrics.intake.clone());
+    let publisher = blocking(move || Publisher::connect(&kafka, &topics, metrics))
+        .await?
+        .map_err(Failure::service)?;
+    let state = WebhookState {
+        publisher,
+        token: config.intake.token.clone(),
+        max_body_bytes: config.intake.max_body_bytes,
+    };
+    let listener = listen(config.intake.listen, "intake.listen").await?;
+    info!(address = %address(&listener), "webhook listening");
+    serve(
+        tasks,
+        "serve the webhook",
+        webhook::serve(listener, state, shutdown.clone()),
+        shutdown,
+    );
+    Ok(())
+}
+
+async fn start_admin(
+    config: &Config,
+    state: AdminState,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let listener = listen(config.admin.listen, "admin.listen").await?;
+    info!(address = %address(&listener), "admin listening");
+    serve(
+        tasks,
+        "serve the admin endpoints",
+        admin::serve(listener, state, shutdown.clone()),
+        shutdown,
+    );
+    Ok(())
+}
+
+/// Runs a server as a task; a connection that stays open does not hold up the end for ever.
+fn serve(
+    tasks: &mut JoinSet<Result<(), Failure>>,
+    what: &'static str,
+    server: impl Future<Output = std::io::Result<()>> + Send + 'static,
+    shutdown: &CancellationToken,
+) {
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        let closing = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(CLOSING).await;
+        };
+        tokio::select! {
+            served = server => served.map_err(|error| Failure::bug(what, error)),
+            () = closing => Ok(()),
+        }
+    });
+}
+
+async fn listen(address: std::net::SocketAddr, setting: &str) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    bound
+        .with_context(|| format!("listen on {address}; choose another address as {setting}"))
+        .map_err(Failure::usage)
+}
+
+fn address(listener: &TcpListener) -> String {
+    listener
+        .local_addr()
+        .map_or_else(|error| error.to_string(), |address| address.to_string())
+}
+
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(call)
+        .await
+        .map_err(|panic| Failure::bug("call Kafka", panic))
+}
+
+fn runtime_failure(error: RuntimeError) -> Failure {
+    match error {
+        RuntimeError::Panicked(_) | RuntimeError::Thread(_) => {
+            Failure::bug("run the convert stage", error)
+        }
+        other => Failure::service(other),
+    }
+}

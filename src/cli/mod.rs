@@ -1,0 +1,193 @@
+//! The command line: arguments in, one command run, an exit code out.
+
+mod config;
+mod convert;
+mod results;
+mod topics;
+
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
+
+use anyhow::anyhow;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    app::{self, Stage},
+    config::{Config, Loaded, Sources, load},
+    telemetry::logging,
+};
+
+/// Converts partners' product files in S3 to JSON, exactly once.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXAMPLES, max_term_width = 120)]
+struct Arguments {
+    /// Configuration file [default: feedmill.toml, if it is there]
+    #[arg(long, global = true, env = "FEEDMILL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Profile of the configuration file to apply: its [profile.NAME] table
+    #[arg(long, global = true, env = "FEEDMILL_PROFILE", value_name = "NAME")]
+    profile: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  feedmill config check                          is the configuration sound?
+  feedmill topics create                         make the Kafka topics
+  feedmill run                                   take notifications in and convert
+  feedmill convert partner.xml --feed nsx        try a feed on a local file
+  feedmill results --outcome dead_lettered       what could not be converted, and why
+
+Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take notifications in and convert, until stopped
+    ///
+    /// SIGTERM or Ctrl-C finishes and commits what is under way; a second one leaves at once. Both are safe.
+    #[command(after_help = "Example: feedmill run --config feedmill.toml --stages convert")]
+    Run {
+        /// Stages to run in this process, separated by commas
+        #[arg(long, value_delimiter = ',', default_value = "intake,convert")]
+        stages: Vec<Stage>,
+    },
+    /// Convert a local file, without Kafka and S3
+    Convert(convert::Arguments),
+    /// Make and check the Kafka topics
+    #[command(subcommand)]
+    Topics(topics::Command),
+    /// Check and show the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// What became of the files: the results topic, oldest first
+    Results(results::Arguments),
+}
+
+/// How a command failed; decides the exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// A bug of ours: 1.
+    Bug(anyhow::Error),
+    /// The command line or the configuration: 2.
+    Usage(anyhow::Error),
+    /// Kafka, S3, or something else outside: 3.
+    Service(anyhow::Error),
+    /// Everything was done, and something was found: 4. It has been said already.
+    Findings,
+}
+
+impl Failure {
+    pub fn bug(what: &'static str, error: impl Into<anyhow::Error>) -> Self {
+        Self::Bug(error.into().context(what))
+    }
+
+    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self::Usage(error.into())
+    }
+
+    pub fn service(error: impl Into<anyhow::Error>) -> Self {
+        Self::Service(error.into())
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Bug(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Service(_) => 3,
+            Self::Findings => 4,
+        }
+    }
+
+    fn error(&self) -> Option<&anyhow::Error> {
+        match self {
+            Self::Bug(error) | Self::Usage(error) | Self::Service(error) => Some(error),
+            Self::Findings => None,
+        }
+    }
+}
+
+/// Runs the command of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(error) = failure.error() {
+                eprintln!("feedmill: failed to {error:#}");
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+    let sources = Sources::of_process(arguments.config, arguments.profile);
+    match arguments.command {
+        Command::Run { stages } => {
+            let config = sound(sources)?;
+            let stages: BTreeSet<Stage> = stages.into_iter().collect();
+            on_runtime(app::run(config, &stages))
+        }
+        Command::Convert(arguments) => convert::run(&loaded(sources)?.config, &arguments),
+        Command::Topics(command) => {
+            let config = reaches_kafka(sources)?;
+            on_runtime(topics::run(&config, command))
+        }
+        Command::Config(command) => config::run(sources, &command),
+        Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
+    }
+}
+
+/// The configuration as it was read; what it says may not make sense yet.
+fn loaded(sources: Sources) -> Result<Loaded, Failure> {
+    let loaded = load(sources)
+        .map_err(|error| Failure::usage(anyhow!(error).context("load the configuration")))?;
+    logging::init(&loaded.config.log).map_err(Failure::usage)?;
+    Ok(loaded)
+}
+
+/// The configuration, checked whole.
+fn sound(sources: Sources) -> Result<Config, Failure> {
+    let loaded = loaded(sources)?;
+    let warnings = loaded
+        .validate()
+        .map_err(|error| Failure::usage(anyhow!(error).context("use the configuration")))?;
+    for warning in warnings {
+        tracing::warn!("{}", warning.message);
+    }
+    Ok(loaded.config)
+}
+
+/// The configuration of a command that needs only Kafka.
+fn reaches_kafka(sources: Sources) -> Result<Config, Failure> {
+    let config = loaded(sources)?.config;
+    if config.kafka.brokers.is_empty() {
+        return Err(Failure::usage(anyhow!(
+            "find the brokers: set kafka.brokers in feedmill.toml, name the file with --config, or set FEEDMILL_KAFKA__BROKERS"
+        )));
+    }
+    Ok(config)
+}
+
+fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::bug("start the async runtime", error))?;
+    let result = runtime.block_on(work);
+    // Conversions that were given up must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

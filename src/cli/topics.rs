@@ -1,0 +1,119 @@
+//! `feedmill topics create | check | accept-hole`.
+
+use anyhow::anyhow;
+use clap::Subcommand;
+
+use super::Failure;
+use crate::{
+    config::Config,
+    convert,
+    kafka::admin::{self, Admin, Made},
+    topics::{Topics, layout},
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the topics that are not there yet
+    #[command(
+        after_help = "Example: FEEDMILL_KAFKA__BROKERS=localhost:9092 feedmill topics create"
+    )]
+    Create,
+    /// Say whether the topics fit; exit code 4 when they do not
+    Check,
+    /// Go on behind a hole in the log of a partition of the events topic
+    ///
+    /// A hole is a committed offset that the log no longer has, that somebody reset, or that was never there beside
+    /// existing state. feedmill stops at one, because events may be lost in it. This commits a valid position, with the
+    /// workers stopped, and says what to announce again.
+    #[command(after_help = "Example: feedmill topics accept-hole 3")]
+    AcceptHole {
+        /// Partition of the events topic
+        partition: i32,
+        /// Offset to go on at [default: the committed one, or the nearest the log has]
+        #[arg(long)]
+        offset: Option<i64>,
+    },
+}
+
+pub async fn run(config: &Config, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create => create(config).await,
+        Command::Check => check(config).await,
+        Command::AcceptHole { partition, offset } => accept_hole(config, partition, offset),
+    }
+}
+
+async fn create(config: &Config) -> Result<(), Failure> {
+    let specs = layout::specs(&config.kafka);
+    let admin = Admin::connect(&config.kafka).map_err(Failure::service)?;
+    for (topic, made) in admin
+        .create(&specs, config.kafka.replication)
+        .await
+        .map_err(Failure::service)?
+    {
+        match made {
+            Made::Created => println!("created   {topic}"),
+            Made::WasThere => println!("was there {topic}"),
+        }
+    }
+    // A topic that was there may be another one than ours; one that was just made is seen by all brokers soon.
+    let mut problems = Vec::new();
+    for _ in 0..50 {
+        problems = admin.problems(&specs).await.map_err(Failure::service)?;
+        if problems.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    Err(unfit(&problems))
+}
+
+async fn check(config: &Config) -> Result<(), Failure> {
+    let admin = Admin::connect(&config.kafka).map_err(Failure::service)?;
+    let problems = admin
+        .problems(&layout::specs(&config.kafka))
+        .await
+        .map_err(Failure::service)?;
+    if problems.is_empty() {
+        println!("the topics fit");
+        return Ok(());
+    }
+    for problem in problems {
+        println!("{problem}");
+    }
+    Err(Failure::Findings)
+}
+
+fn unfit(problems: &[String]) -> Failure {
+    Failure::service(anyhow!("make the topics fit:\n  {}", problems.join("\n  ")))
+}
+
+fn accept_hole(config: &Config, partition: i32, offset: Option<i64>) -> Result<(), Failure> {
+    let topics = Topics::with_prefix(&config.kafka.topic_prefix);
+    let group = format!("{}.{}", config.kafka.group, convert::STAGE);
+    let accepted = admin::accept_hole(&config.kafka, &group, &topics.events, partition, offset)
+        .map_err(Failure::service)?;
+    let before = accepted
+        .before
+        .map_or_else(|| "none".to_owned(), |offset| offset.to_string());
+    let (low, high) = accepted.log;
+    println!(
+        "{} [{partition}]: committed {before} -> {} (the log has {low} to {high})",
+        topics.events, accepted.offset
+    );
+    println!(
+        "objects whose events are in the hole have to be announced again, for each watched bucket and prefix:"
+    );
+    for feed in &config.feeds {
+        let prefix = feed
+            .r#match
+            .split(['*', '?', '[', '{'])
+            .next()
+            .unwrap_or(&feed.r#match);
+        println!("  feedmill backfill {prefix}");
+    }
+    println!(
+        "this version has no backfill yet: post a notification for each object to the webhook instead; settled objects end as duplicates"
+    );
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! Which feed an object belongs to.
+//!
+//! In: the feeds' `match` texts, `s3://bucket/glob`. Out: a [`Router`] that names the first feed whose match fits, in one
+//! pass over the key however many feeds there are.
+//!
+//! The bucket is literal. In the key `*` stays within a `/`, `**` crosses it, `{a,b}` chooses, and a backslash takes the
+//! next character literally. `?` and `[ab]` stand for one byte, which is one character only in ASCII.
+
+use std::collections::HashMap;
+
+use globset::{Glob, GlobBuilder, GlobSet};
+
+use crate::object::{ObjectRef, ObjectRefError};
+
+use super::Feed;
+
+/// Characters that mean something in a glob.
+const META: [char; 8] = ['*', '?', '[', ']', '{', '}', ',', '\\'];
+
+/// A feed's parsed `match`.
+#[derive(Clone, Debug)]
+pub struct FeedMatch {
+    bucket: String,
+    glob: Glob,
+}
+
+/// Why a `match` is none.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MatchError {
+    #[error("expected s3://bucket/glob, found {0:?}")]
+    NotAUrl(String),
+    #[error("the bucket {0:?} holds a wildcard; a feed matches within one bucket")]
+    WildcardInBucket(String),
+    #[error("{bucket:?} cannot be a bucket")]
+    Bucket {
+        bucket: String,
+        source: ObjectRefError,
+    },
+    #[error("no glob after the bucket; s3://{0}/** takes every key")]
+    EmptyGlob(String),
+    #[error(
+        "the brackets in {0:?} hold more than ASCII and could never fit; write {{ä,ö}} instead of [äö]"
+    )]
+    WideBrackets(String),
+    #[error("the glob {glob:?} cannot be read: {reason}")]
+    Glob { glob: String, reason: String },
+    #[error("the globs for bucket {bucket} are too large together: {reason}")]
+    TooLarge { bucket: String, reason: String },
+}
+
+impl FeedMatch {
+    pub fn parse(text: &str) -> Result<Self, MatchError> {
+        let (bucket, glob) = text
+            .strip_prefix("s3://")
+            .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+            .ok_or_else(|| MatchError::NotAUrl(text.to_owned()))?;
+        if bucket.contains(META) {
+            return Err(MatchError::WildcardInBucket(bucket.to_owned()));
+        }
+        ObjectRef::try_new(bucket, "any").map_err(|source| MatchError::Bucket {
+            bucket: bucket.to_owned(),
+            source,
+        })?;
+        if glob.is_empty() {
+            return Err(MatchError::EmptyGlob(bucket.to_owned()));
+        }
+        Ok(Self {
+            bucket: bucket.to_owned(),
+            glob: compile(glob)?,
+        })
+    }
+
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// What every key of this match begins with: the glob up to its first wildcard.
+    pub(super) fn prefix(&self) -> &str {
+        let glob = self.glob.glob();
+        &glob[..glob.find(META).unwrap_or(glob.len())]
+    }
+
+    /// What every key of this match ends with: the glob from behind its last wildcard.
+    pub(super) fn suffix(&self) -> &str {
+        let glob = self.glob.glob();
+        let Some(last) = glob.rfind(META) else {
+            return glob;
+        };
+        let suffix = &glob[last + 1..];
+        // The slash of `**/` is not in every key: `**/a` takes `a`.
+        match glob[..=last].ends_with("**") {
+            true => suffix.strip_prefix('/').unwrap_or(suffix),
+            false => suffix,
+        }
+    }
+
+    /// Whether this match certainly takes everything that the other takes. Sees equal globs and whole folders (`a/**`);
+    /// `false` means not seen, not disproved.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let folder = self.glob.glob().strip_suffix("**");
+        self.bucket == other.bucket
+            && (self.glob.glob() == other.glob.glob()
+                || folder.is_some_and(|folder| {
+                    let whole = folder.is_empty() || folder.ends_with('/');
+                    whole && !folder.contains(META) && other.prefix().starts_with(folder)
+                }))
+    }
+}
+
+fn compile(glob: &str) -> Result<Glob, MatchError> {
+    let mut brackets = glob
+        .split('[')
+        .skip(1)
+        .filter_map(|rest| rest.split(']').next());
+    if brackets.any(|inside| !inside.is_ascii()) {
+        return Err(MatchError::WideBrackets(glob.to_owned()));
+    }
+    GlobBuilder::new(glob)
+        .literal_separator(true)
+        .backslash_escape(true)
+        .build()
+        .map_err(|error| MatchError::Glob {
+            glob: glob.to_owned(),
+            reason: error.kind().to_string(),
+        })
+}
+
+/// Finds the feed of an object.
+#[derive(Clone, Debug)]
+pub struct Router {
+    buckets: HashMap<String, BucketFeeds>,
+}
+
+#[derive(Clone, Debug)]
+struct BucketFeeds {
+    globs: GlobSet,
+    /// By the number of the glob in the set, the feed's number in the configuration; ascending.
+    feeds: Vec<usize>,
+}
+
+impl Router {
+    /// Indices are those of `feeds`.
+    pub fn new(feeds: &[Feed]) -> Result<Self, MatchError> {
+        let mut globs: HashMap<String, Vec<(usize, Glob)>> = HashMap::new();
+        for (index, feed) in feeds.iter().enumerate() {
+            let FeedMatch { bucket, glob } = FeedMatch::parse(&feed.r#match)?;
+            globs.entry(bucket).or_default().push((index, glob));
+        }
+        let buckets = globs
+            .into_iter()
+            .map(|(bucket, globs)| Ok((bucket.clone(), BucketFeeds::new(bucket, globs)?)))
+            .collect::<Result<_, MatchError>>()?;
+        Ok(Self { buckets })
+    }
+
+    /// The first feed whose match fits the object.
+    pub fn find(&self, object: &ObjectRef) -> Option<usize> {
+        let bucket = self.buckets.get(object.bucket())?;
+        let first = bucket.globs.matches(object.key()).into_iter().min()?;
+        Some(bucket.feeds[first])
+    }
+}
+
+impl BucketFeeds {
+    fn new(bucket: String, globs: Vec<(usize, Glob)>) -> Result<Self, MatchError> {
+        let (feeds, globs): (Vec<_>, Vec<_>) = globs.into_iter().unzip();
+        let globs = GlobSet::new(globs).map_err(|error| MatchError::TooLarge {
+            bucket,
+            reason: error.kind().to_string(),
+        })?;
+        Ok(Self { globs, feeds })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::testing;
+
+    fn router(matches: &[&str]) -> Router {
+        let feeds: Vec<Feed> = matches
+            .iter()
+            .map(|text| testing::feed("any", text))
+            .collect();
+        Router::new(&feeds).unwrap()
+    }
+
+    fn find(router: &Router, bucket: &str, key: &str) -> Option<usize> {
+        router.find(&ObjectRef::try_new(bucket, key).unwrap())
+    }
+
+    #[test]
+    fn the_first_match_wins_within_its_bucket() {
+        let router = router(&["s3://a/nsx/**", "s3://b/**", "s3://a/**/*.xml", "s3://a/**"]);
+        assert_eq!(find(&router, "a", "nsx/x.xml"), Some(0));
+        assert_eq!(find(&router, "a", "other/x.xml"), Some(2));
+        assert_eq!(find(&router, "a", "x.csv"), Some(3));
+        assert_eq!(find(&router, "b", "nsx/x.xml"), Some(1));
+        assert_eq!(find(&router, "c", "nsx/x.xml"), None);
+    }
+
+    #[test]
+    fn one_star_stays_in_its_folder_and_two_do_not() {
+        let router = router(&["s3://a/in/*.xml", "s3://a/deep/**/*.xml"]);
+        assert_eq!(find(&router, "a", "in/x.xml"), Some(0));
+        assert_eq!(find(&router, "a", "in/sub/x.xml"), None);
+        assert_eq!(find(&router, "a", "deep/x.xml"), Some(1));
+        assert_eq!(find(&router, "a", "deep/b/c/x.xml"), Some(1));
+    }
+
+    #[test]
+    fn odd_keys_match_like_any_other() {
+        let router = router(&["s3://a/in/**", "s3://a/**/*.xml", r"s3://a/literal\*"]);
+        for key in ["in/ü 😀\n+%20", "in//", "in/.", "in/..", "in/a."] {
+            assert_eq!(find(&router, "a", key), Some(0), "{key:?}");
+        }
+        for key in ["/a/ü\n.xml", "a//.xml", ".xml", "a/../b.xml"] {
+            assert_eq!(find(&router, "a", key), Some(1), "{key:?}");
+        }
+        assert_eq!(find(&router, "a", "literal*"), Some(2));
+        assert_eq!(find(&router, "a", "literalx"), None);
+    }
+
+    #[test]
+    fn a_thousand_feeds_are_told_apart() {
+        let matches: Vec<String> = (0..1_000)
+            .map(|n| format!("s3://a/partner-{n}/**/*.xml*"))
+            .collect();
+        let router = router(&matches.iter().map(String::as_str).collect::<Vec<_>>());
+        for n in [0, 1, 10, 999] {
+            assert_eq!(
+                find(&router, "a", &format!("partner-{n}/x/y.xml.gz")),
+                Some(n)
+            );
+        }
+        assert_eq!(find(&router, "a", "partner-1000/x.xml"), None);
+    }
+
+    #[test]
+    fn every_key_of_a_match_has_its_prefix_and_its_suffix() {
+        let ends = |text: &str| {
+            let parsed = FeedMatch::parse(text).unwrap();
+            (parsed.prefix().to_owned(), parsed.suffix().to_owned())
+        };
+        let pair = |prefix: &str, suffix: &str| (prefix.to_owned(), suffix.to_owned());
+        assert_eq!(ends("s3://a/nsx/**"), pair("nsx/", ""));
+        assert_eq!(ends("s3://a/nsx/*.xml"), pair("nsx/", ".xml"));
+        assert_eq!(ends("s3://a/**/feed.xml"), pair("", "feed.xml"));
+        assert_eq!(ends("s3://a/x/feed.xml"), pair("x/feed.xml", "x/feed.xml"));
+        assert_eq!(ends("s3://a/x.{xml,json}"), pair("x.", ""));
+        assert_eq!(ends(r"s3://a/x\*y.xml"), pair("x", "y.xml"));
+    }
+
+    fn pieces(of: &'static [&'static str]) -> impl Strategy<Value = String> {
+        proptest::collection::vec(proptest::sample::select(of), 1..6)
+            .prop_map(|pieces| pieces.concat())
+    }
+
+    fn globs() -> impl Strategy<Value = FeedMatch> {
+        pieces(&[
+            "a", "b", "ü", ".x", "/", "*", "**/", "/**", "?", "[ab]", "{a,/b}", r"\*",
+        ])
+        .prop_filter_map("is a glob", |glob| {
+            FeedMatch::parse(&format!("s3://bucket/{glob}")).ok()
+        })
+    }
+
+    fn keys() -> impl Strategy<Value = String> {
+        pieces(&["a", "b", "ü", ".x", "/", "*", "\n", "."])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a_set_of_globs_agrees_with_each_glob_alone(glob in globs(), key in keys()) {
+            let set = GlobSet::new([glob.glob.clone()]).unwrap();
+            prop_assert_eq!(set.is_match(&key), glob.glob.compile_matcher().is_match(&key));
+        }
+
+        #[test]
+        fn what_is_concluded_from_a_glob_holds_for_its_keys(glob in globs(), other in globs(), key in keys()) {
+            if other.glob.compile_matcher().is_match(&key) {
+                prop_assert!(key.starts_with(other.prefix()));
+                prop_assert!(key.ends_with(other.suffix()));
+                if glob.covers(&other) {
+                    prop_assert!(glob.glob.compile_matcher().is_match(&key));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whole_folders_and_equal_globs_are_seen_to_cover() {
+        let covers = |earlier: &str, later: &str| {
+            FeedMatch::parse(earlier)
+                .unwrap()
+                .covers(&FeedMatch::parse(later).unwrap())
+        };
+        assert!(covers("s3://a/**", "s3://a/x/*.xml"));
+        assert!(covers("s3://a/x/**", "s3://a/x/y/*.xml"));
+        assert!(covers("s3://a/x*", "s3://a/x*"));
+        assert!(!covers("s3://a/x/**", "s3://a/x*/y"));
+        assert!(!covers("s3://a/*/**", "s3://a/x/y"));
+        assert!(!covers("s3://a/**", "s3://b/**"));
+    }
+
+    #[test]
+    fn a_match_that_cannot_work_says_why() {
+        let error = |text: &str| FeedMatch::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            error("nsx/**"),
+            "expected s3://bucket/glob, found \"nsx/**\""
+        );
+        assert_eq!(
+            error("s3://partner-*/nsx/**"),
+            "the bucket \"partner-*\" holds a wildcard; a feed matches within one bucket"
+        );
+        assert_eq!(
+            error("s3://partner"),
+            "no glob after the bucket; s3://partner/** takes every key"
+        );
+        assert_eq!(error("s3:///nsx"), "\"\" cannot be a bucket");
+        assert_eq!(
+            error("s3://a/[äö]*"),
+            "the brackets in \"[äö]*\" hold more than ASCII and could never fit; write {ä,ö} instead of [äö]"
+        );
+        assert!(FeedMatch::parse("s3://a/ä[a-z]ö").is_ok());
+        assert_eq!(
+            error("s3://a/[x"),
+            "the glob \"[x\" cannot be read: unclosed character class; missing ']'"
+        );
+    }
+}

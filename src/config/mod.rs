@@ -1,0 +1,472 @@
+//! Configuration: what `feedmill.toml`, its profiles and the environment say, as one typed value.
+//!
+//! In: a TOML file, the name of one of its profiles, environment variables. Out: [`Config`], or a message that names
+//! the setting, where it was written, and what to do. Promise: nothing written is ignored (an unknown key is an error),
+//! and everything has a default but `kafka.brokers`, `output.bucket` and the feeds.
+//!
+//! * [`load`]: the layers, defaults < file < profile < environment
+//! * [`check`]: what types cannot say: collisions, loops, shadowed feeds, unsafe listening
+//! * [`matcher`]: which feed an object belongs to; [`template`]: which key its output gets
+//! * [`show`]: the settings in force, secrets hidden
+
+mod check;
+mod de;
+mod fields;
+mod layer;
+mod load;
+pub mod matcher;
+mod secret;
+mod setting_error;
+mod show;
+mod suggest;
+pub mod template;
+#[cfg(test)]
+mod testing;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::feed::Limits;
+use crate::feed::spec::{Fields, Format, OutputFormat, Spec};
+
+pub use check::{Finding, Severity, check};
+pub use load::{ConfigError, Loaded, Sources, load};
+pub use secret::{Properties, Secret};
+pub use setting_error::SettingError;
+pub use show::show;
+
+const MIB: usize = 1024 * 1024;
+
+/// Everything feedmill can be told.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub kafka: Kafka,
+    pub s3: S3,
+    pub intake: Intake,
+    pub convert: Convert,
+    pub output: Output,
+    pub state: State,
+    pub admin: Admin,
+    pub log: Log,
+    pub shutdown: Shutdown,
+    /// The partners' feeds; the first whose `match` fits an object converts it.
+    pub feeds: Vec<Feed>,
+}
+
+/// The brokers, and how feedmill works with them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kafka {
+    /// `host:port` of one or more brokers to start from; required.
+    pub brokers: Vec<String>,
+    /// Name shared by all workers of one installation: consumer groups and transactional ids begin with it, a stage's name follows.
+    pub group: String,
+    /// What the topics' names begin with, before the dot.
+    pub topic_prefix: String,
+    /// Partitions of a topic when it is made. The bound on workers that share the work; fixed for the life of a prefix.
+    pub partitions: i32,
+    /// Replicas of each partition when a topic is made; left out: 3, or as many as there are brokers.
+    pub replication: Option<i16>,
+    pub security: Security,
+    /// Seconds after which the broker aborts the transaction of a worker that died within one. Until then readers of
+    /// committed records wait; too short, and a slow broker ends healthy transactions.
+    pub transaction_timeout_secs: u32,
+    /// Seconds without a heartbeat after which a worker's partitions go to others. Shorter: quicker failover, and more
+    /// rebalances on a slow network. The broker's bounds (`group.min.session.timeout.ms`) apply.
+    pub session_timeout_secs: u32,
+    /// Seconds that one request to a broker may take.
+    pub request_timeout_secs: u32,
+    /// Properties handed to librdkafka as they are; those feedmill depends on are refused.
+    pub properties: Properties,
+    pub commit: Commit,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: Vec::new(),
+            group: "feedmill".to_owned(),
+            topic_prefix: "feedmill".to_owned(),
+            partitions: 12,
+            replication: None,
+            security: Security::default(),
+            transaction_timeout_secs: 15,
+            session_timeout_secs: 20,
+            request_timeout_secs: 10,
+            properties: Properties::default(),
+            commit: Commit::default(),
+        }
+    }
+}
+
+/// TLS and SASL towards the brokers. Paths are relative to the working directory, files are PEM.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Security {
+    /// Left out: what the other settings ask for, see [`Security::effective_protocol`].
+    pub protocol: Option<SecurityProtocol>,
+    /// Authorities that may sign a broker's certificate; left out: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The client's own certificate, for mutual TLS; needs `key_file`.
+    pub certificate_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    /// Only for an encrypted `key_file`.
+    pub key_password: Option<Secret>,
+    pub sasl_mechanism: Option<SaslMechanism>,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+}
+
+impl Security {
+    /// The protocol in force. Not named, it follows from the rest, and a password is never sent without TLS unless
+    /// `sasl_plaintext` is named.
+    pub fn effective_protocol(&self) -> SecurityProtocol {
+        match self.protocol {
+            Some(protocol) => protocol,
+            None if self.asks_for_sasl() => SecurityProtocol::SaslSsl,
+            None if self.asks_for_tls() => SecurityProtocol::Ssl,
+            None => SecurityProtocol::Plaintext,
+        }
+    }
+
+    fn asks_for_sasl(&self) -> bool {
+        self.sasl_mechanism.is_some() || self.username.is_some() || self.password.is_some()
+    }
+
+    fn asks_for_tls(&self) -> bool {
+        self.ca_file.is_some()
+            || self.certificate_file.is_some()
+            || self.key_file.is_some()
+            || self.key_password.is_some()
+    }
+}
+
+/// Kafka's `security.protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityProtocol {
+    Plaintext,
+    Ssl,
+    SaslPlaintext,
+    SaslSsl,
+}
+
+impl SecurityProtocol {
+    pub fn uses_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+
+    pub fn uses_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
+    }
+}
+
+/// Kafka's `sasl.mechanism`, spelled as Kafka spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum SaslMechanism {
+    #[serde(rename = "PLAIN")]
+    Plain,
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+/// When finished work is committed while more is coming; an idle worker commits at once. Whichever comes first.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Commit {
+    /// Milliseconds since the first finished result. Longer: fewer transactions, later results.
+    pub interval_ms: u64,
+    /// Finished results.
+    pub max_records: usize,
+    /// Bytes of finished results.
+    pub max_bytes: usize,
+}
+
+impl Default for Commit {
+    fn default() -> Self {
+        Self {
+            interval_ms: 250,
+            max_records: 1_000,
+            max_bytes: 8 * MIB,
+        }
+    }
+}
+
+/// The S3 server. Credentials come by the SDK's ordinary chain (environment, profile, instance role).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct S3 {
+    /// `http(s)://host[:port]`; left out: AWS.
+    pub endpoint: Option<String>,
+    /// Left out: the SDK's ordinary chain.
+    pub region: Option<String>,
+    /// Bucket in the path instead of the host name, as most servers other than AWS need it.
+    pub path_style: bool,
+    /// Milliseconds to establish a connection.
+    pub connect_timeout_ms: u64,
+    /// Milliseconds that a read may wait without a byte arriving; not a limit on a whole transfer.
+    pub read_timeout_ms: u64,
+    /// Tries of one request inside the SDK, the first included; feedmill's own retries come on top.
+    pub max_attempts: u32,
+}
+
+impl Default for S3 {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: None,
+            path_style: false,
+            connect_timeout_ms: 3_000,
+            read_timeout_ms: 30_000,
+            max_attempts: 3,
+        }
+    }
+}
+
+/// The webhook that takes an S3 server's notifications.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Intake {
+    /// Address and port; port 0 takes a free one. Beyond loopback only with a token.
+    #[serde(deserialize_with = "listen_address")]
+    pub listen: SocketAddr,
+    /// What a notification must carry as `Authorization: Bearer ...`.
+    pub token: Option<Secret>,
+    /// Listen beyond loopback without a token: whoever reaches the port can announce objects.
+    pub allow_unauthenticated: bool,
+    /// Bytes of one notification; a larger one is answered 413.
+    pub max_body_bytes: usize,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            token: None,
+            allow_unauthenticated: false,
+            max_body_bytes: MIB,
+        }
+    }
+}
+
+/// How much a worker converts at once, and what a file may not exceed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Convert {
+    /// Files of one worker at a time. More: better use of a slow S3, more memory.
+    pub max_in_flight: usize,
+    /// Bytes of source objects of one worker at a time; one larger file still runs, alone.
+    pub max_in_flight_bytes: u64,
+    /// What one file may not exceed; each limit has its own dead-letter reason.
+    pub limits: Limits,
+}
+
+impl Default for Convert {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 16,
+            max_in_flight_bytes: 256 * MIB as u64,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Where the JSON goes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Output {
+    /// Required. May be a source bucket, under a prefix that no feed matches.
+    pub bucket: String,
+    /// Template of an output's key from its source: `{bucket}`, `{key}` and `{feed}` are filled in.
+    pub key: String,
+    pub layout: Layout,
+    /// Write with `If-Match` and `If-None-Match`. Off only for a server without them: then nothing fences a stalled
+    /// worker's late write.
+    pub conditional_writes: bool,
+    /// Bytes of one part of a multipart upload, at least S3's minimum of 5 MiB. Larger: fewer requests, more memory per
+    /// file in flight, and larger outputs, which may have 10,000 parts.
+    pub part_bytes: u64,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self {
+            bucket: String::new(),
+            key: "{key}.json".to_owned(),
+            layout: Layout::Mirror,
+            conditional_writes: true,
+            part_bytes: 8 * MIB as u64,
+        }
+    }
+}
+
+/// How outputs lie in the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// One output per source, replaced when the source changes.
+    Mirror,
+    /// One output per version of the source, `<key>/<etag>-<event id>.json`, never replaced; only the state says which is current.
+    Versioned,
+}
+
+/// What a worker keeps on disk.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// Made when missing; deleting it is always safe, a start then takes longer.
+    pub dir: PathBuf,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("feedmill-state"),
+        }
+    }
+}
+
+/// Health and metrics.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address and port of `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one.
+    #[serde(deserialize_with = "listen_address")]
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9100)),
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A level, or a filter by module such as `info,feedmill::kafka=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Auto,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    Text,
+    Json,
+}
+
+/// What happens between SIGTERM and the end.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// Seconds for work in flight to finish and be committed; what is left then is done again by another worker.
+    /// Keep it under the supervisor's patience (Kubernetes: 30 seconds).
+    pub drain_timeout_secs: u64,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            drain_timeout_secs: 25,
+        }
+    }
+}
+
+/// One partner's feed: which objects it takes, and what becomes of their records.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    /// Names the feed in results, metrics and messages: letters, digits, `.`, `_` and `-`.
+    pub name: String,
+    /// `s3://bucket/glob`: the bucket literal; in the key `*` stays within a `/`, `**` does not.
+    pub r#match: String,
+    #[serde(default)]
+    pub format: Format,
+    /// Path from the root to the records, `rss/channel/item`; left out: the children of the root.
+    #[serde(default)]
+    pub record: Option<String>,
+    /// Prefixes as used in this feed's paths, each with its URI; other prefixes are taken literally.
+    #[serde(default)]
+    pub namespaces: BTreeMap<String, String>,
+    /// Elements that are always arrays, with one child too.
+    #[serde(default)]
+    pub arrays: Vec<String>,
+    /// Output fields in their order, each with where it comes from; left out: the record is converted whole.
+    #[serde(default, serialize_with = "fields::as_written")]
+    pub fields: Option<Fields>,
+    /// `array` or `lines`.
+    #[serde(default)]
+    pub output_format: OutputFormat,
+    /// What happens to the source afterwards.
+    #[serde(default)]
+    pub after: After,
+}
+
+impl Feed {
+    /// What the conversion engine needs to know of this feed: everything that decides the bytes of an output.
+    pub fn spec(&self) -> Spec {
+        Spec {
+            format: self.format,
+            record: self.record.clone(),
+            namespaces: self.namespaces.clone(),
+            arrays: self.arrays.clone(),
+            fields: self.fields.clone(),
+            output: self.output_format,
+        }
+    }
+}
+
+/// What happens to a source object after its outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "snake_case")]
+pub enum After {
+    #[default]
+    Keep,
+}
+
+impl TryFrom<String> for After {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        match name.as_str() {
+            "keep" => Ok(Self::Keep),
+            "delete" | "move" | "tag" => Err(format!(
+                "{name:?} is not supported yet, sources can only be kept: after = \"keep\""
+            )),
+            _ => Err(format!("expected \"keep\", found {name:?}")),
+        }
+    }
+}
+
+/// An address to listen on; host names are refused because they may stand for several.
+fn listen_address<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format_args!(
+            "expected an IP address and a port such as 127.0.0.1:8080, found {text:?}"
+        ))
+    })
+}

@@ -1,0 +1,578 @@
+//! How an event ends, and the records that say so: its Result, the state it leaves, and the dead letter it opens or closes.
+
+use std::sync::Arc;
+
+use super::{source::Version, state::Settled};
+use crate::{
+    feed::Rejection,
+    kafka::{Finished, OutRecord, Position},
+    topics::{
+        DeadLetter, Intent, MESSAGE_BYTES, Millis, ObjectEvent, ObjectState, Outcome, Output,
+        ResultRecord, Status, Topics, cut, encode,
+    },
+};
+
+/// Longest text kept of a path or an excerpt, in bytes.
+const PLACE_BYTES: usize = 500;
+
+/// How an event ended.
+#[derive(Debug)]
+pub enum Ending {
+    Converted {
+        source: Version,
+        outputs: Vec<Output>,
+    },
+    /// Without a version when none was read: then nothing is settled, and only the letter is opened.
+    Refused {
+        source: Option<Version>,
+        refusal: Box<Refusal>,
+    },
+    Superseded {
+        current: Version,
+    },
+    Duplicate,
+    Missing,
+    Ignored,
+    Discarded,
+}
+
+/// Why a file can't be converted, for good.
+#[derive(Debug, Clone, Default)]
+pub struct Refusal {
+    /// Reason code: see the table in `docs/reasons.md`.
+    pub reason: &'static str,
+    pub message: String,
+    pub record: Option<i64>,
+    pub line: Option<i64>,
+    pub column: Option<i64>,
+    pub byte_offset: Option<i64>,
+    pub path: Option<String>,
+    pub excerpt: Option<String>,
+}
+
+impl Refusal {
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: cut(&message.into(), MESSAGE_BYTES),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        let number = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok());
+        let text = |value: Option<String>| value.map(|value| cut(&value, PLACE_BYTES));
+        Self {
+            record: number(rejection.record),
+            line: number(rejection.line),
+            column: number(rejection.column),
+            byte_offset: number(rejection.byte_offset),
+            path: text(rejection.path),
+            excerpt: text(rejection.excerpt),
+            ..Self::new(rejection.reason.code(), rejection.message)
+        }
+    }
+}
+
+impl Ending {
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Converted { .. } => Outcome::Converted,
+            Self::Refused { .. } => Outcome::DeadLettered,
+            Self::Superseded { .. } => Outcome::Superseded,
+            Self::Duplicate => Outcome::Duplicate,
+            Self::Missing => Outcome::Missing,
+            Self::Ignored => Outcome::Ignored,
+            Self::Discarded => Outcome::Discarded,
+        }
+    }
+
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { refusal, .. } => Some(refusal.reason),
+            _ => None,
+        }
+    }
+
+    fn version(&self) -> Option<&Version> {
+        match self {
+            Self::Converted { source, .. } => Some(source),
+            Self::Refused { source, .. } => source.as_ref(),
+            Self::Superseded { current } => Some(current),
+            _ => None,
+        }
+    }
+}
+
+/// The feed that matched an object.
+#[derive(Debug, Clone, Copy)]
+pub struct Matched<'a> {
+    pub name: &'a str,
+    pub mapping_hash: &'a str,
+}
+
+/// Everything an answer is made from.
+pub struct Answer<'a> {
+    pub topics: &'a TopicNames,
+    pub worker: &'a str,
+    pub event: &'a ObjectEvent,
+    pub position: Position,
+    pub state: Option<&'a Settled>,
+    pub feed: Option<Matched<'a>>,
+    pub ending: &'a Ending,
+}
+
+/// Names of the topics that answers go to, shared by all records.
+#[derive(Debug, Clone)]
+pub struct TopicNames {
+    results: Arc<str>,
+    objects: Arc<str>,
+    dead_letters: Arc<str>,
+}
+
+impl From<&Topics> for TopicNames {
+    fn from(topics: &Topics) -> Self {
+        Self {
+            results: topics.results.as_str().into(),
+            objects: topics.objects.as_str().into(),
+            dead_letters: topics.dead_letters.as_str().into(),
+        }
+    }
+}
+
+/// What becomes of an object's state.
+enum Change {
+    None,
+    Settle(Box<ObjectState>),
+    Forget,
+}
+
+/// What becomes of an object's dead letter.
+enum Letter {
+    None,
+    Open(Box<DeadLetter>),
+    Close,
+}
+
+impl Answer<'_> {
+    /// The records of this answer; they are committed together with the event's offset.
+    pub fn records(&self) -> Finished {
+        let now = Millis::now();
+        let change = self.change(now);
+        let letter = self.letter(&change, now);
+        let result = self.result(&change, &letter, now);
+        let mut records = vec![self.record(&self.topics.results, Some(encode(&result)))];
+        match change {
+            Change::None => {}
+            Change::Settle(state) => {
+                records.push(self.record(&self.topics.objects, Some(encode(&*state))))
+            }
+            Change::Forget => records.push(self.record(&self.topics.objects, None)),
+        }
+        match letter {
+            Letter::None => {}
+            Letter::Open(letter) => {
+                records.push(self.record(&self.topics.dead_letters, Some(encode(&*letter))))
+            }
+            Letter::Close => records.push(self.record(&self.topics.dead_letters, None)),
+        }
+        Finished { records }
+    }
+
+    fn record(&self, topic: &Arc<str>, value: Option<Vec<u8>>) -> OutRecord {
+        let event = self.event;
+        let mut headers = vec![
+            ("event-id", event.id.to_string()),
+            ("outcome", self.ending.outcome().name().to_owned()),
+        ];
+        headers.extend(
+            self.ending
+                .reason()
+                .map(|reason| ("reason", reason.to_owned())),
+        );
+        headers.extend(
+            event
+                .trace_parent
+                .clone()
+                .map(|trace| ("traceparent", trace)),
+        );
+        OutRecord {
+            topic: Arc::clone(topic),
+            partition: None,
+            key: Some(format!("{}/{}", event.bucket, event.key).into_bytes()),
+            value,
+            headers,
+        }
+    }
+
+    /// The state after this ending. A duplicate changes nothing and writes nothing.
+    fn change(&self, now: Millis) -> Change {
+        let event = self.event;
+        let old = self.state.cloned().unwrap_or_default();
+        let settled = |version: Option<&Version>, status: Option<Status>, outputs, letter| {
+            let last_request_id = match event.intent {
+                Intent::Reconvert => event.intent_id.clone(),
+                _ => old.last_request_id.clone(),
+            };
+            Change::Settle(Box::new(ObjectState {
+                bucket: event.bucket.clone(),
+                key: event.key.clone(),
+                etag: version
+                    .map(|version| version.etag.clone())
+                    .or(old.etag.clone()),
+                version_id: version.and_then(|version| version.version_id.clone()),
+                status,
+                outputs,
+                feed: self.feed.map(|feed| feed.name.to_owned()),
+                mapping_hash: self.feed.map(|feed| feed.mapping_hash.to_owned()),
+                dead_letter_id: letter,
+                last_request_id,
+                generation: self.position.offset,
+                settled_at: now,
+            }))
+        };
+        match self.ending {
+            Ending::Converted { source, outputs } => {
+                settled(Some(source), Some(Status::Converted), outputs.clone(), None)
+            }
+            // The output of an earlier version still stands, and the state goes on naming it.
+            Ending::Refused { source, .. } => {
+                let status = source.as_ref().map(|_| Status::DeadLettered).or(old.status);
+                settled(
+                    source.as_ref(),
+                    status,
+                    old.outputs.clone(),
+                    Some(event.id.to_string()),
+                )
+            }
+            Ending::Discarded => settled(None, Some(Status::Discarded), old.outputs.clone(), None),
+            Ending::Missing if self.state.is_some() => Change::Forget,
+            Ending::Missing | Ending::Duplicate | Ending::Superseded { .. } | Ending::Ignored => {
+                Change::None
+            }
+        }
+    }
+
+    /// A letter is open if and only if the state names it: whatever drops its id closes it in the same transaction.
+    fn letter(&self, change: &Change, now: Millis) -> Letter {
+        if let Ending::Refused { source, refusal } = self.ending {
+            return Letter::Open(Box::new(self.dead_letter(source.as_ref(), refusal, now)));
+        }
+        let was_open = self
+            .state
+            .is_some_and(|state| state.dead_letter_id.is_some());
+        let stays_open = match change {
+            Change::None => true,
+            Change::Settle(state) => state.dead_letter_id.is_some(),
+            Change::Forget => false,
+        };
+        match was_open && !stays_open {
+            true => Letter::Close,
+            false => Letter::None,
+        }
+    }
+
+    fn dead_letter(&self, source: Option<&Version>, refusal: &Refusal, now: Millis) -> DeadLetter {
+        let event = self.event;
+        DeadLetter {
+            id: event.id.to_string(),
+            bucket: event.bucket.clone(),
+            key: event.key.clone(),
+            etag: source
+                .map(|source| source.etag.clone())
+                .or_else(|| event.etag.clone()),
+            version_id: source.and_then(|source| source.version_id.clone()),
+            size: event.size,
+            stage: "convert".into(),
+            reason: refusal.reason.into(),
+            message: refusal.message.clone(),
+            record: refusal.record,
+            line: refusal.line,
+            column: refusal.column,
+            byte_offset: refusal.byte_offset,
+            path: refusal.path.clone(),
+            excerpt: refusal.excerpt.clone(),
+            feed: self.feed.map(|feed| feed.name.to_owned()),
+            mapping_hash: self.feed.map(|feed| feed.mapping_hash.to_owned()),
+            attempts: event.attempt.saturating_add(1),
+            first_failed_at: event.history.first().map_or(now, |attempt| attempt.at),
+            last_failed_at: now,
+            replays: i32::from(event.intent == Intent::Replay),
+            event_partition: self.position.partition,
+            event_offset: self.position.offset,
+            worker: self.worker.to_owned(),
+            trace_parent: event.trace_parent.clone(),
+        }
+    }
+
+    fn result(&self, change: &Change, letter: &Letter, now: Millis) -> ResultRecord {
+        let event = self.event;
+        let refusal = match self.ending {
+            Ending::Refused { refusal, .. } => Some(refusal),
+            _ => None,
+        };
+        let version = self.ending.version();
+        let (generation, status) = match change {
+            Change::Settle(state) => (Some(state.generation), state.status),
+            Change::None => (
+                self.state.map(|state| state.generation),
+                self.state.and_then(|state| state.status),
+            ),
+            Change::Forget => (None, None),
+        };
+        let settled_etag = match change {
+            Change::Settle(state) => state.etag.clone(),
+            _ => version
+                .map(|version| version.etag.clone())
+                .or_else(|| self.state.and_then(|state| state.etag.clone())),
+        };
+        ResultRecord {
+            event_id: event.id,
+            outcome: self.ending.outcome(),
+            reason: refusal.map(|refusal| refusal.reason.to_owned()),
+            message: refusal.map(|refusal| refusal.message.clone()),
+            bucket: event.bucket.clone(),
+            key: event.key.clone(),
+            etag: event.etag.clone(),
+            settled_etag,
+            version_id: version.and_then(|version| version.version_id.clone()),
+            feed: self.feed.map(|feed| feed.name.to_owned()),
+            mapping_hash: self.feed.map(|feed| feed.mapping_hash.to_owned()),
+            outputs: match self.ending {
+                Ending::Converted { outputs, .. } => outputs.clone(),
+                _ => Vec::new(),
+            },
+            generation,
+            status,
+            dead_letter_id: match letter {
+                Letter::None => None,
+                Letter::Open(letter) => Some(letter.id.clone()),
+                Letter::Close => self.state.and_then(|state| state.dead_letter_id.clone()),
+            },
+            intent: event.intent,
+            intent_id: event.intent_id.clone(),
+            attempt: event.attempt,
+            event_partition: self.position.partition,
+            event_offset: self.position.offset,
+            event_time: event.event_time,
+            received_at: event.received_at,
+            finished_at: now,
+            worker: self.worker.to_owned(),
+            trace_parent: event.trace_parent.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        object::{ETag, ObjectRef},
+        topics::decode,
+    };
+
+    fn version(etag: &str) -> Version {
+        Version {
+            etag: ETag::parse(etag).unwrap(),
+            version_id: None,
+        }
+    }
+
+    struct Read {
+        result: ResultRecord,
+        state: Option<Option<ObjectState>>,
+        letter: Option<Option<DeadLetter>>,
+    }
+
+    fn answer(state: Option<&Settled>, ending: &Ending, event: &ObjectEvent) -> Read {
+        let topics = TopicNames::from(&Topics::with_prefix("t"));
+        let answer = Answer {
+            topics: &topics,
+            worker: "w",
+            event,
+            position: Position {
+                partition: 1,
+                offset: 7,
+            },
+            state,
+            feed: Some(Matched {
+                name: "nsx",
+                mapping_hash: "m",
+            }),
+            ending,
+        };
+        let records = answer.records().records;
+        let find = |topic: &str| records.iter().find(|record| &*record.topic == topic);
+        Read {
+            result: decode(find("t.results").unwrap().value.as_deref().unwrap()).unwrap(),
+            state: find("t.objects")
+                .map(|record| record.value.as_deref().map(|value| decode(value).unwrap())),
+            letter: find("t.dead-letters")
+                .map(|record| record.value.as_deref().map(|value| decode(value).unwrap())),
+        }
+    }
+
+    fn event() -> ObjectEvent {
+        ObjectEvent::observed(&ObjectRef::try_new("b", "k").unwrap(), "test")
+    }
+
+    fn output() -> Output {
+        Output {
+            bucket: "o".into(),
+            key: "k.json".into(),
+            etag: ETag::parse("old").unwrap(),
+            sha256: String::new(),
+            size: 1,
+            records: 1,
+        }
+    }
+
+    fn with_letter() -> Settled {
+        Settled {
+            etag: ETag::parse("A"),
+            status: Some(Status::DeadLettered),
+            dead_letter_id: Some("l".into()),
+            outputs: vec![output()],
+            last_request_id: Some("r".into()),
+            generation: 3,
+        }
+    }
+
+    #[test]
+    fn a_refusal_settles_its_version_opens_a_letter_and_keeps_naming_the_old_output() {
+        let ending = Ending::Refused {
+            source: Some(version("B")),
+            refusal: Refusal::new("malformed_xml", "m").into(),
+        };
+        let event = event();
+        let read = answer(
+            Some(&Settled {
+                dead_letter_id: None,
+                ..with_letter()
+            }),
+            &ending,
+            &event,
+        );
+        let state = read.state.unwrap().unwrap();
+        let letter = read.letter.unwrap().unwrap();
+        assert_eq!(state.dead_letter_id.as_deref(), Some(letter.id.as_str()));
+        assert_eq!(read.result.dead_letter_id, state.dead_letter_id);
+        assert_eq!(
+            (state.etag, state.outputs),
+            (ETag::parse("B"), vec![output()])
+        );
+        assert_eq!(state.last_request_id.as_deref(), Some("r"));
+        assert_eq!((state.generation, read.result.generation), (7, Some(7)));
+    }
+
+    #[test]
+    fn whatever_drops_a_letter_from_the_state_closes_it_in_the_same_answer() {
+        let converted = Ending::Converted {
+            source: version("B"),
+            outputs: vec![],
+        };
+        for ending in [converted, Ending::Missing, Ending::Discarded] {
+            let read = answer(Some(&with_letter()), &ending, &event());
+            assert_eq!(read.letter, Some(None), "{ending:?}");
+            let named = read.state.unwrap().and_then(|state| state.dead_letter_id);
+            assert_eq!(named, None, "{ending:?}");
+        }
+    }
+
+    #[test]
+    fn an_ending_that_changes_nothing_writes_only_a_result_with_the_state_that_stands() {
+        for ending in [
+            Ending::Duplicate,
+            Ending::Ignored,
+            Ending::Superseded {
+                current: version("A"),
+            },
+        ] {
+            let read = answer(Some(&with_letter()), &ending, &event());
+            assert_eq!((&read.state, &read.letter), (&None, &None), "{ending:?}");
+            assert_eq!(
+                (read.result.generation, read.result.status),
+                (Some(3), Some(Status::DeadLettered))
+            );
+        }
+    }
+
+    #[test]
+    fn an_object_that_was_never_settled_leaves_no_tombstone_when_it_is_missing() {
+        let read = answer(None, &Ending::Missing, &event());
+        assert_eq!((read.state, read.letter), (None, None));
+    }
+
+    #[test]
+    fn a_refusal_of_a_version_that_was_never_read_opens_a_letter_and_settles_nothing() {
+        let ending = Ending::Refused {
+            source: None,
+            refusal: Refusal::new("outcome_too_large", "m").into(),
+        };
+        let state = answer(Some(&with_letter()), &ending, &event())
+            .state
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (state.etag, state.status),
+            (ETag::parse("A"), Some(Status::DeadLettered))
+        );
+        assert!(state.dead_letter_id.is_some());
+        let state = answer(None, &ending, &event()).state.unwrap().unwrap();
+        assert_eq!((state.etag, state.status), (None, None));
+    }
+
+    #[test]
+    fn a_reconvert_is_remembered_by_its_request_id() {
+        let event = ObjectEvent {
+            intent: Intent::Reconvert,
+            intent_id: Some("r2".into()),
+            ..event()
+        };
+        let ending = Ending::Converted {
+            source: version("A"),
+            outputs: vec![],
+        };
+        let read = answer(Some(&with_letter()), &ending, &event);
+        assert_eq!(
+            read.state.unwrap().unwrap().last_request_id.as_deref(),
+            Some("r2")
+        );
+    }
+
+    #[test]
+    fn an_answer_is_small_whatever_the_file_says() {
+        let mut refusal = Refusal::new("malformed_xml", "x".repeat(100_000));
+        refusal.path = Some(cut(&"p".repeat(100_000), PLACE_BYTES));
+        let topics = TopicNames::from(&Topics::with_prefix("t"));
+        let event = ObjectEvent {
+            key: "k".repeat(1024),
+            ..event()
+        };
+        let answer = Answer {
+            topics: &topics,
+            worker: "w",
+            event: &event,
+            position: Position {
+                partition: 0,
+                offset: 0,
+            },
+            state: None,
+            feed: None,
+            ending: &Ending::Refused {
+                source: Some(version("B")),
+                refusal: refusal.into(),
+            },
+        };
+        let bytes: usize = answer
+            .records()
+            .records
+            .iter()
+            .filter_map(|record| record.value.as_ref())
+            .map(Vec::len)
+            .sum();
+        assert!(bytes < 16 * 1024, "{bytes} bytes");
+    }
+}

@@ -1,0 +1,318 @@
+//! The convert stage: an event in, its outcome out, and the object's JSON in the output bucket.
+//!
+//! * [`decide`]: what an event asks for, given what is settled; pure
+//! * [`settle`]: one event to one ending: look, read, convert, write
+//! * [`source`], [`conversion`], [`output`]: the object as a stream, the engine, the fenced write
+//! * [`answer`]: the records that say how an event ended
+//! * [`state`]: what is kept locally of an object's state
+
+pub mod answer;
+mod conversion;
+mod decide;
+mod output;
+mod settle;
+mod source;
+pub mod state;
+
+use std::{sync::Arc, time::Duration};
+
+use aws_sdk_s3::Client;
+use sha2::{Digest, Sha256};
+use tracing::info;
+
+use crate::{
+    config::{self, Config, Output, matcher::Router, template::KeyTemplate},
+    feed::{Plan, spec::OutputFormat},
+    kafka::{Decoded, Finished, OutRecord, Position, RawRecord, Stage, StageSettings, StateBytes},
+    object::ObjectRef,
+    telemetry::metrics::ConvertMetrics,
+    topics::{DecodeError, ObjectEvent, RejectedNotification, Topics, cut, decode, encode},
+};
+use answer::{Answer, Ending, Matched, Refusal, TopicNames};
+use settle::Settling;
+use source::Version;
+use state::Settled;
+
+/// The stage's name in groups, transactional ids and dead letters.
+pub const STAGE: &str = "convert";
+
+/// Memory counted for a file beside its parts, in bytes: the parser's buffers and one ordinary record.
+const BASE_WEIGHT: u64 = 256 * 1024;
+
+/// A feed, ready to convert.
+pub struct Feed {
+    pub name: String,
+    pub plan: Arc<Plan>,
+    /// Hash of everything that decides output bytes or keys.
+    pub mapping_hash: String,
+    pub content_type: &'static str,
+}
+
+/// Why the stage can't be built from its configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("output.key")]
+    Template(#[from] config::template::TemplateError),
+    #[error("match of a feed")]
+    Match(#[from] config::matcher::MatchError),
+    #[error("feed {feed:?}")]
+    Plan {
+        feed: String,
+        source: crate::feed::PlanError,
+    },
+}
+
+/// The convert stage of one worker.
+pub struct Convert {
+    s3: Client,
+    router: Router,
+    feeds: Vec<Feed>,
+    template: KeyTemplate,
+    output: Output,
+    topics: TopicNames,
+    rejected_topic: Arc<str>,
+    worker: String,
+    /// Longest wait for a byte of a source's body.
+    stall: Duration,
+    metrics: ConvertMetrics,
+}
+
+impl Convert {
+    pub fn new(
+        config: &Config,
+        s3: Client,
+        topics: &Topics,
+        worker: String,
+        metrics: ConvertMetrics,
+    ) -> Result<Self, BuildError> {
+        let feeds = config.feeds.iter().map(|feed| Feed::compile(feed, config));
+        Ok(Self {
+            router: Router::new(&config.feeds)?,
+            feeds: feeds.collect::<Result<_, _>>()?,
+            template: KeyTemplate::parse(&config.output.key)?,
+            output: config.output.clone(),
+            topics: topics.into(),
+            rejected_topic: topics.rejected_notifications.as_str().into(),
+            stall: Duration::from_millis(config.s3.read_timeout_ms),
+            s3,
+            worker,
+            metrics,
+        })
+    }
+
+    /// What the Kafka runtime needs to know of this stage.
+    pub fn settings(config: &config::Convert, topics: &Topics) -> StageSettings {
+        StageSettings {
+            name: STAGE,
+            input_topic: topics.events.clone(),
+            changelog_topic: topics.objects.clone(),
+            max_in_flight: config.max_in_flight,
+            max_in_flight_bytes: config.max_in_flight_bytes,
+        }
+    }
+
+    fn part_bytes(&self) -> usize {
+        usize::try_from(self.output.part_bytes).unwrap_or(usize::MAX)
+    }
+
+    fn feed_of(&self, object: &ObjectRef) -> Option<&Feed> {
+        self.router
+            .find(object)
+            .and_then(|index| self.feeds.get(index))
+    }
+
+    fn answer(
+        &self,
+        event: &ObjectEvent,
+        position: Position,
+        state: Option<&Settled>,
+        feed: Option<&Feed>,
+        ending: &Ending,
+    ) -> Finished {
+        let feed = feed.map(|feed| Matched {
+            name: &feed.name,
+            mapping_hash: &feed.mapping_hash,
+        });
+        Answer {
+            topics: &self.topics,
+            worker: &self.worker,
+            event,
+            position,
+            state,
+            feed,
+            ending,
+        }
+        .records()
+    }
+
+    /// A record that is no event, copied for people and done with.
+    fn unreadable(&self, record: &RawRecord, reason: &str) -> Decoded<ObjectEvent> {
+        let Position { partition, offset } = record.position;
+        tracing::warn!(partition, offset, reason, "an event can't be read");
+        let body = record.value.as_deref().unwrap_or_default();
+        let copy = RejectedNotification {
+            partition: Some(partition),
+            offset: Some(offset),
+            ..RejectedNotification::new("events", reason, body)
+        };
+        let copy = OutRecord {
+            topic: Arc::clone(&self.rejected_topic),
+            partition: Some(0),
+            key: Some(record.key.clone()),
+            value: Some(encode(&copy)),
+            headers: Vec::new(),
+        };
+        Decoded::Unreadable(Finished {
+            records: vec![copy],
+        })
+    }
+
+    fn log(
+        &self,
+        event: &ObjectEvent,
+        position: Position,
+        feed: Option<&Feed>,
+        ending: &Ending,
+        took: Duration,
+    ) {
+        info!(
+            bucket = event.bucket,
+            key = event.key,
+            etag = event.etag.as_ref().map(|etag| etag.as_str()),
+            partition = position.partition,
+            offset = position.offset,
+            event_id = %event.id,
+            traceparent = event.trace_parent,
+            feed = feed.map(|feed| feed.name.as_str()),
+            outcome = ending.outcome().name(),
+            reason = ending.reason(),
+            took_ms = took.as_millis() as u64,
+            "event ended"
+        );
+    }
+}
+
+impl Feed {
+    fn compile(feed: &config::Feed, config: &Config) -> Result<Self, BuildError> {
+        let spec = feed.spec();
+        let plan = Plan::compile(&spec, config.convert.limits.clone()).map_err(|source| {
+            BuildError::Plan {
+                feed: feed.name.clone(),
+                source,
+            }
+        })?;
+        // The plan's own hash covers the bytes; the key and the layout come on top.
+        let output = &config.output;
+        let decides = [
+            plan.mapping_hash(),
+            &output.bucket,
+            &output.key,
+            &format!("{:?}", output.layout),
+        ]
+        .join("\n");
+        Ok(Self {
+            name: feed.name.clone(),
+            mapping_hash: state::hex(&Sha256::digest(decides)[..8]),
+            plan: Arc::new(plan),
+            content_type: match spec.output {
+                OutputFormat::Array => "application/json",
+                OutputFormat::Lines => "application/x-ndjson",
+            },
+        })
+    }
+}
+
+impl Stage for Convert {
+    type Event = ObjectEvent;
+    type State = Settled;
+
+    fn decode(&self, record: &RawRecord) -> Decoded<ObjectEvent> {
+        let event: ObjectEvent = match record.value.as_deref().map(decode) {
+            None => return self.unreadable(record, "it has no value"),
+            Some(Err(error @ DecodeError::UnknownSchema { .. })) => {
+                return Decoded::Wait(format!(
+                    "the event at offset {} was written by a newer feedmill or by another program ({error}); upgrade the workers that convert before those that take events in",
+                    record.position.offset
+                ));
+            }
+            Some(Err(error)) => return self.unreadable(record, &error.to_string()),
+            Some(Ok(event)) => event,
+        };
+        match event.object() {
+            Err(error) => self.unreadable(record, &error.to_string()),
+            Ok(object) if object.message_key().as_bytes() != record.key => {
+                self.unreadable(record, "its record key is not bucket/key")
+            }
+            Ok(_) => {
+                // Three parts of the output at most, and for a small file no more than itself.
+                let most = 3 * self.output.part_bytes;
+                let size = event
+                    .size
+                    .and_then(|size| u64::try_from(size).ok())
+                    .unwrap_or(most);
+                Decoded::Event {
+                    event,
+                    weight: BASE_WEIGHT + size.saturating_mul(2).min(most),
+                }
+            }
+        }
+    }
+
+    async fn process(
+        self: Arc<Self>,
+        event: Arc<ObjectEvent>,
+        position: Position,
+        state: Option<Arc<Settled>>,
+    ) -> Finished {
+        let began = std::time::Instant::now();
+        let object = event
+            .object()
+            .expect("decode refuses events that name no object");
+        let feed = self.feed_of(&object);
+        let settling = Settling {
+            stage: &self,
+            event: &event,
+            object: &object,
+            state: state.as_deref(),
+            feed,
+        };
+        let ending = settling.ending().await;
+        self.log(&event, position, feed, &ending, began.elapsed());
+        self.metrics
+            .ended(&ending, feed.map(|feed| feed.name.as_str()));
+        self.answer(&event, position, state.as_deref(), feed, &ending)
+    }
+
+    fn too_large(
+        &self,
+        event: &ObjectEvent,
+        position: Position,
+        state: Option<Arc<Settled>>,
+        refusal: &str,
+    ) -> Finished {
+        let source = event.etag.clone().map(|etag| Version {
+            etag,
+            version_id: event.version_id.clone(),
+        });
+        let ending = Ending::Refused {
+            source,
+            refusal: Refusal::new("outcome_too_large", cut(refusal, 200)).into(),
+        };
+        // Without the history and the names that can be long.
+        let event = ObjectEvent {
+            history: Vec::new(),
+            source_id: None,
+            sequencer: None,
+            ..event.clone()
+        };
+        self.answer(&event, position, state.as_deref(), None, &ending)
+    }
+
+    fn read_state(&self, event: &ObjectEvent, bytes: &[u8]) -> Result<Settled, String> {
+        Settled::read(bytes, &event.key)
+    }
+
+    fn fold(&self, value: Option<&[u8]>) -> Result<Option<StateBytes>, String> {
+        state::fold(value)
+    }
+}

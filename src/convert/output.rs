@@ -1,0 +1,418 @@
+//! The fenced write: an output appears only where it is expected to, whoever else is writing.
+//!
+//! The first try expects what the state names: `If-Match` of its output's ETag, `If-None-Match: *` when it names none, so
+//! that the usual file costs one GET and one PUT. What a refusal means is found out by a HEAD: see [`Standing`].
+
+use std::collections::HashMap;
+
+use aws_sdk_s3::{
+    Client,
+    primitives::ByteStream,
+    types::{CompletedMultipartUpload, CompletedPart},
+};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::state::hex;
+use crate::{
+    object::{ETag, ObjectRef},
+    s3::{Failure, S3Error},
+};
+
+/// What must stand at the output's key for a write to go through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    Nothing,
+    Output(ETag),
+    /// No condition: the server has no conditional writes, and the operator has accepted that.
+    Whatever,
+}
+
+impl Expected {
+    fn if_match(&self) -> Option<String> {
+        match self {
+            Self::Output(etag) => Some(etag.quoted()),
+            Self::Nothing | Self::Whatever => None,
+        }
+    }
+
+    fn if_none_match(&self) -> Option<String> {
+        matches!(self, Self::Nothing).then(|| "*".to_owned())
+    }
+}
+
+/// Where an output goes, and what it says of itself in its metadata.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub bucket: String,
+    pub key: String,
+    pub content_type: &'static str,
+    pub origin: Origin,
+}
+
+/// Which source, in which version, by which mapping: kept as metadata of the output, so that a writer whose answer was
+/// lost recognises its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Hash of the source's `bucket/key`: the key itself may be too long for metadata, or not ASCII.
+    pub source: String,
+    pub source_etag: String,
+    pub mapping: String,
+}
+
+const SOURCE: &str = "feedmill-source";
+const SOURCE_ETAG: &str = "feedmill-source-etag";
+const MAPPING: &str = "feedmill-mapping";
+const SHA256: &str = "feedmill-sha256";
+
+impl Origin {
+    pub fn new(source: &ObjectRef, source_etag: &ETag, mapping: &str) -> Self {
+        Self {
+            source: source_name(source),
+            source_etag: source_etag.as_str().to_owned(),
+            mapping: mapping.to_owned(),
+        }
+    }
+
+    fn metadata(&self) -> HashMap<String, String> {
+        let pairs = [
+            (SOURCE, &self.source),
+            (SOURCE_ETAG, &self.source_etag),
+            (MAPPING, &self.mapping),
+        ];
+        pairs
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.clone()))
+            .collect()
+    }
+}
+
+/// The name of a source in metadata: 32 hexadecimal digits of the SHA-256 of `bucket/key`.
+fn source_name(source: &ObjectRef) -> String {
+    hex(&Sha256::digest(source.message_key())[..16])
+}
+
+/// What stands at an output's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub etag: ETag,
+    metadata: HashMap<String, String>,
+}
+
+/// What a HEAD after a refused write says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// Our own write whose answer was lost, or the same bytes by a predecessor.
+    Ours(ETag),
+    /// Another source's output, or somebody else's object.
+    Foreign,
+    /// An output of this source from another version or mapping, or one that was altered: start over, expecting this.
+    Other(ETag),
+}
+
+impl Standing {
+    /// What this object is to a writer of `origin` with bytes of this hash; `named` when the state names this key as an
+    /// output of the source, so that an object without our metadata is that output, altered.
+    pub fn meaning(&self, origin: &Origin, sha256: &str, named: bool) -> Meaning {
+        let says = |name: &str, value: &str| self.metadata.get(name).is_some_and(|is| is == value);
+        if !says(SOURCE, &origin.source) {
+            return match named && !self.metadata.contains_key(SOURCE) {
+                true => Meaning::Other(self.etag.clone()),
+                false => Meaning::Foreign,
+            };
+        }
+        let same = says(SOURCE_ETAG, &origin.source_etag)
+            && says(MAPPING, &origin.mapping)
+            && says(SHA256, sha256);
+        match same {
+            true => Meaning::Ours(self.etag.clone()),
+            false => Meaning::Other(self.etag.clone()),
+        }
+    }
+
+    /// The hash it says its bytes have; outputs written in parts say none.
+    pub fn sha256(&self) -> Option<&str> {
+        self.metadata.get(SHA256).map(String::as_str)
+    }
+}
+
+/// Looks at what stands at a key.
+pub async fn head(s3: &Client, bucket: &str, key: &str) -> Result<Option<Standing>, S3Error> {
+    match s3.head_object().bucket(bucket).key(key).send().await {
+        Ok(response) => {
+            let etag = response
+                .e_tag()
+                .and_then(ETag::parse)
+                .ok_or_else(|| S3Error::unavailable("HeadObject", "the server sent no ETag"))?;
+            let metadata = response.metadata().cloned().unwrap_or_default();
+            Ok(Some(Standing { etag, metadata }))
+        }
+        Err(error) => {
+            let error = S3Error::new("HeadObject", &error);
+            match error.failure {
+                Failure::NotFound => Ok(None),
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+/// Why a write did not go through.
+#[derive(Debug)]
+pub enum WriteError {
+    /// What stands there is not what was expected (412; 404 for an absent one; or the upload was aborted by somebody).
+    Unexpected,
+    /// May pass; whether it was written after all is not known.
+    Failed(S3Error),
+}
+
+impl From<S3Error> for WriteError {
+    fn from(error: S3Error) -> Self {
+        match error.failure {
+            Failure::PreconditionFailed | Failure::NotFound | Failure::NoSuchUpload => {
+                Self::Unexpected
+            }
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// An output on its way: small ones in one PUT, large ones in parts.
+pub struct Upload<'a> {
+    s3: &'a Client,
+    target: &'a Target,
+    parts: Option<Parts>,
+}
+
+struct Parts {
+    upload_id: String,
+    done: Vec<CompletedPart>,
+}
+
+impl<'a> Upload<'a> {
+    pub fn new(s3: &'a Client, target: &'a Target) -> Self {
+        Self {
+            s3,
+            target,
+            parts: None,
+        }
+    }
+
+    /// Sends a part of which more follow.
+    pub async fn part(&mut self, bytes: Bytes) -> Result<(), WriteError> {
+        let target = self.target;
+        let mut parts = match self.parts.take() {
+            Some(parts) => parts,
+            None => self.begin().await?,
+        };
+        // S3 counts parts from 1 and allows 10,000.
+        let number = i32::try_from(parts.done.len() + 1).unwrap_or(i32::MAX);
+        let sent = self
+            .s3
+            .upload_part()
+            .bucket(&target.bucket)
+            .key(&target.key)
+            .upload_id(&parts.upload_id)
+            .part_number(number)
+            .body(ByteStream::from(bytes))
+            .send()
+            .await;
+        let result = match sent {
+            Ok(response) => {
+                let part = CompletedPart::builder()
+                    .part_number(number)
+                    .set_e_tag(response.e_tag)
+                    .build();
+                parts.done.push(part);
+                Ok(())
+            }
+            Err(error) => Err(S3Error::new("UploadPart", &error).into()),
+        };
+        self.parts = Some(parts);
+        result
+    }
+
+    async fn begin(&self) -> Result<Parts, WriteError> {
+        let target = self.target;
+        let response = self
+            .s3
+            .create_multipart_upload()
+            .bucket(&target.bucket)
+            .key(&target.key)
+            .content_type(target.content_type)
+            .set_metadata(Some(target.origin.metadata()))
+            .send()
+            .await
+            .map_err(|error| S3Error::new("CreateMultipartUpload", &error))?;
+        let upload_id = response.upload_id.ok_or_else(|| {
+            S3Error::unavailable("CreateMultipartUpload", "the server sent no upload id")
+        })?;
+        Ok(Parts {
+            upload_id,
+            done: Vec::new(),
+        })
+    }
+
+    /// Sends what is left and makes the output visible, if what stands there is as expected.
+    pub async fn finish(
+        mut self,
+        last: Bytes,
+        sha256: &str,
+        expected: &Expected,
+    ) -> Result<ETag, WriteError> {
+        if self.parts.is_none() {
+            return self.put(last, sha256, expected).await;
+        }
+        if !last.is_empty() {
+            self.part(last).await?;
+        }
+        let result = self.complete(expected).await;
+        if result.is_err() {
+            self.abort().await;
+        }
+        result
+    }
+
+    async fn put(
+        &self,
+        bytes: Bytes,
+        sha256: &str,
+        expected: &Expected,
+    ) -> Result<ETag, WriteError> {
+        let target = self.target;
+        let mut metadata = target.origin.metadata();
+        metadata.insert(SHA256.to_owned(), sha256.to_owned());
+        let response = self
+            .s3
+            .put_object()
+            .bucket(&target.bucket)
+            .key(&target.key)
+            .content_type(target.content_type)
+            .set_metadata(Some(metadata))
+            .set_if_match(expected.if_match())
+            .set_if_none_match(expected.if_none_match())
+            .body(ByteStream::from(bytes))
+            .send()
+            .await
+            .map_err(|error| S3Error::new("PutObject", &error))?;
+        etag_of(response.e_tag(), "PutObject")
+    }
+
+    async fn complete(&mut self, expected: &Expected) -> Result<ETag, WriteError> {
+        let target = self.target;
+        let Some(parts) = &self.parts else {
+            return Err(WriteError::Unexpected);
+        };
+        let upload = CompletedMultipartUpload::builder()
+            .set_parts(Some(parts.done.clone()))
+            .build();
+        let response = self
+            .s3
+            .complete_multipart_upload()
+            .bucket(&target.bucket)
+            .key(&target.key)
+            .upload_id(&parts.upload_id)
+            .multipart_upload(upload)
+            .set_if_match(expected.if_match())
+            .set_if_none_match(expected.if_none_match())
+            .send()
+            .await
+            .map_err(|error| S3Error::new("CompleteMultipartUpload", &error))?;
+        etag_of(response.e_tag(), "CompleteMultipartUpload")
+    }
+
+    /// Gives a started upload up. Best effort: what stays behind is invisible, and a bucket's lifecycle rule for
+    /// incomplete uploads removes it.
+    pub async fn abort(&mut self) {
+        let Some(parts) = self.parts.take() else {
+            return;
+        };
+        let request = self
+            .s3
+            .abort_multipart_upload()
+            .bucket(&self.target.bucket)
+            .key(&self.target.key)
+            .upload_id(parts.upload_id);
+        if let Err(error) = request.send().await {
+            tracing::debug!(error = %S3Error::new("AbortMultipartUpload", &error), "an upload stays behind");
+        }
+    }
+}
+
+fn etag_of(etag: Option<&str>, operation: &'static str) -> Result<ETag, WriteError> {
+    etag.and_then(ETag::parse).ok_or_else(|| {
+        WriteError::Failed(S3Error::unavailable(operation, "the server sent no ETag"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin() -> Origin {
+        let source = ObjectRef::try_new("feeds", "a.xml").unwrap();
+        Origin::new(&source, &ETag::parse("E1").unwrap(), "m1")
+    }
+
+    fn standing(origin: &Origin, sha256: &str) -> Standing {
+        let mut metadata = origin.metadata();
+        metadata.insert(SHA256.into(), sha256.into());
+        Standing {
+            etag: ETag::parse("out").unwrap(),
+            metadata,
+        }
+    }
+
+    #[test]
+    fn our_own_lost_answer_is_recognised() {
+        let meaning = standing(&origin(), "aa").meaning(&origin(), "aa", false);
+        assert_eq!(meaning, Meaning::Ours(ETag::parse("out").unwrap()));
+    }
+
+    #[test]
+    fn an_output_of_another_version_mapping_or_bytes_is_started_over() {
+        let other_version = Origin {
+            source_etag: "E0".into(),
+            ..origin()
+        };
+        let other_mapping = Origin {
+            mapping: "m0".into(),
+            ..origin()
+        };
+        for (origin_there, sha256) in [
+            (other_version, "aa"),
+            (other_mapping, "aa"),
+            (origin(), "bb"),
+        ] {
+            let meaning = standing(&origin_there, sha256).meaning(&origin(), "aa", false);
+            assert_eq!(meaning, Meaning::Other(ETag::parse("out").unwrap()));
+        }
+    }
+
+    #[test]
+    fn another_sources_output_is_foreign_even_where_the_state_names_the_key() {
+        let other = Origin {
+            source: "0".repeat(32),
+            ..origin()
+        };
+        for named in [false, true] {
+            assert_eq!(
+                standing(&other, "aa").meaning(&origin(), "aa", named),
+                Meaning::Foreign
+            );
+        }
+    }
+
+    #[test]
+    fn an_object_without_our_metadata_is_ours_altered_only_where_the_state_names_it() {
+        let bare = Standing {
+            etag: ETag::parse("out").unwrap(),
+            metadata: HashMap::new(),
+        };
+        assert_eq!(bare.meaning(&origin(), "aa", false), Meaning::Foreign);
+        assert_eq!(
+            bare.meaning(&origin(), "aa", true),
+            Meaning::Other(ETag::parse("out").unwrap())
+        );
+    }
+}

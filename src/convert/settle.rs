@@ -1,0 +1,343 @@
+//! One event to one ending: look, read, convert, write, and know.
+//!
+//! Nothing here is in a transaction, and all of it may be done again by another worker. What may pass is tried again
+//! here, with backoff, while other events go on; only what is the file's own fault becomes a refusal.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::{
+    Convert, Feed,
+    answer::{Ending, Refusal},
+    conversion::{self, Converted, Unconverted},
+    decide::{self, Found, Look, Wanted},
+    output::{self, Expected, Meaning, Origin, Target, Upload, WriteError},
+    source::{self, Body, Fetched, Version},
+    state::Settled,
+};
+use crate::{
+    config::Layout,
+    faults::{self, Fault},
+    object::{ETag, MAX_KEY_BYTES, ObjectRef},
+    s3::{Failure, S3Error},
+    topics::{ObjectEvent, Outcome, Output},
+};
+
+/// How long an absent object may still appear: a notification can be faster than the write it tells of.
+const MISSING_GRACE: Duration = Duration::from_secs(5);
+
+/// Pause after a failed attempt, doubling up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// An event being settled.
+pub struct Settling<'a> {
+    pub stage: &'a Convert,
+    pub event: &'a ObjectEvent,
+    pub object: &'a ObjectRef,
+    pub state: Option<&'a Settled>,
+    pub feed: Option<&'a Feed>,
+}
+
+/// Why an attempt has to be made again.
+enum Again {
+    /// The object is not there.
+    Absent,
+    /// What stands at the output's key is not what was expected; this is.
+    Expecting(Expected),
+    /// May pass.
+    Failed(S3Error),
+}
+
+impl From<S3Error> for Again {
+    fn from(error: S3Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Settling<'_> {
+    /// Goes on until the event has ended.
+    pub async fn ending(&self) -> Ending {
+        match decide::first_look(self.event, self.state, self.feed.is_some()) {
+            Look::Answer(outcome) => answered(outcome),
+            Look::Read(wanted) => match self.feed {
+                Some(feed) => self.attempts(feed, wanted).await,
+                None => Ending::Ignored,
+            },
+        }
+    }
+
+    async fn attempts(&self, feed: &Feed, wanted: Wanted) -> Ending {
+        let began = Instant::now();
+        let mut expected = self.first_expectation(feed);
+        let mut pause = FIRST_PAUSE;
+        let mut failures = 0u32;
+        loop {
+            let again = match self.attempt(feed, wanted, &mut expected).await {
+                Ok(ending) => return ending,
+                Err(again) => again,
+            };
+            match again {
+                Again::Absent if began.elapsed() >= MISSING_GRACE => return Ending::Missing,
+                Again::Absent => {
+                    sleep(FIRST_PAUSE).await;
+                    continue;
+                }
+                Again::Expecting(standing) => {
+                    debug!(object = %self.object, expected = ?standing, "output is not as expected; starting over");
+                    expected = standing;
+                    failures += 1;
+                    // The first time is the ordinary trace of a crash; a fight over a key is slowed down.
+                    if failures == 1 {
+                        continue;
+                    }
+                }
+                Again::Failed(error) => {
+                    failures += 1;
+                    self.stage.metrics.retried(error.failure);
+                    warn!(
+                        bucket = self.object.bucket(), key = self.object.key(), event_id = %self.event.id,
+                        failures, %error, "attempt failed; trying again"
+                    );
+                }
+            }
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One pass: GET the source, convert, PUT the output.
+    async fn attempt(
+        &self,
+        feed: &Feed,
+        wanted: Wanted,
+        expected: &mut Expected,
+    ) -> Result<Ending, Again> {
+        let stage = self.stage;
+        let source = match source::fetch(
+            &stage.s3,
+            self.object,
+            self.event.etag.as_ref(),
+            stage.stall,
+        )
+        .await
+        {
+            Ok(Fetched::There(source)) => *source,
+            Ok(Fetched::Gone) => return Err(Again::Absent),
+            Err(error) if error.failure == Failure::Archived => return Ok(self.archived(error)),
+            Err(error) => return Err(error.into()),
+        };
+        if let Found::Settled(outcome) =
+            decide::found(self.event, self.state, wanted, &source.version.etag)
+        {
+            match self.altered_output().await? {
+                None => return Ok(found(outcome, source.version)),
+                // A killed worker wrote it; what is in the bucket now is converted in its place.
+                Some(standing) => *expected = Expected::Output(standing),
+            }
+        }
+        self.convert(feed, source.version, source.body, expected)
+            .await
+    }
+
+    /// The ETag of an output that is there and is not the one the state names. An absent one is left alone: a consumer
+    /// may have taken it.
+    async fn altered_output(&self) -> Result<Option<ETag>, Again> {
+        if self.stage.output.layout == Layout::Versioned {
+            return Ok(None);
+        }
+        for output in self.state.iter().flat_map(|state| &state.outputs) {
+            let standing = output::head(&self.stage.s3, &output.bucket, &output.key).await?;
+            if let Some(standing) = standing.filter(|standing| standing.etag != output.etag) {
+                info!(object = %self.object, output = output.key, "output is not the one that was settled; converting again");
+                return Ok(Some(standing.etag));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn convert(
+        &self,
+        feed: &Feed,
+        source: Version,
+        body: Body,
+        expected: &Expected,
+    ) -> Result<Ending, Again> {
+        let target = self.target(feed, &source);
+        if target.key.len() > MAX_KEY_BYTES {
+            let message = format!(
+                "the output's key would have {} bytes, S3 allows {MAX_KEY_BYTES}",
+                target.key.len()
+            );
+            return Ok(refused(
+                source,
+                Refusal::new("output_key_too_long", message),
+            ));
+        }
+        let upload = Upload::new(&self.stage.s3, &target);
+        let began = Instant::now();
+        let converted =
+            conversion::convert(feed.plan.clone(), body, upload, self.stage.part_bytes()).await;
+        self.stage.metrics.converted_in(began.elapsed());
+        match converted {
+            Ok(converted) => self.write(converted, &target, source, expected).await,
+            Err(Unconverted::Rejected(rejection)) => Ok(refused(source, (*rejection).into())),
+            Err(Unconverted::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    async fn write(
+        &self,
+        converted: Converted<'_>,
+        target: &Target,
+        source: Version,
+        expected: &Expected,
+    ) -> Result<Ending, Again> {
+        let Converted {
+            upload,
+            last,
+            sha256,
+            summary,
+        } = converted;
+        let (etag, sha256) = match upload.finish(last, &sha256, expected).await {
+            Ok(etag) => (etag, sha256),
+            Err(WriteError::Failed(error)) => return Err(error.into()),
+            Err(WriteError::Unexpected) => match self.refused_write(target, sha256).await? {
+                Refused::Ours { etag, sha256 } => (etag, sha256),
+                Refused::Foreign => return Ok(collision(source, target)),
+                Refused::StartOver(standing) => return Err(Again::Expecting(standing)),
+            },
+        };
+        faults::crash_at(Fault::CrashAfterOutput);
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let output = Output {
+            bucket: target.bucket.clone(),
+            key: target.key.clone(),
+            etag,
+            sha256,
+            size: number(summary.output_bytes),
+            records: number(summary.records),
+        };
+        Ok(Ending::Converted {
+            source,
+            outputs: vec![output],
+        })
+    }
+
+    /// What a refused write means: the start of starting over is a HEAD of the output.
+    async fn refused_write(&self, target: &Target, sha256: String) -> Result<Refused, Again> {
+        let Some(standing) = output::head(&self.stage.s3, &target.bucket, &target.key).await?
+        else {
+            return Ok(Refused::StartOver(Expected::Nothing));
+        };
+        let named = self.named_output(&target.bucket, &target.key).is_some();
+        Ok(match standing.meaning(&target.origin, &sha256, named) {
+            Meaning::Foreign => Refused::Foreign,
+            Meaning::Ours(etag) => Refused::Ours { etag, sha256 },
+            // The key has the event's id in it: this is an earlier attempt of ours, and it is never overwritten.
+            Meaning::Other(etag) if self.stage.output.layout == Layout::Versioned => {
+                Refused::Ours {
+                    etag,
+                    sha256: standing.sha256().map_or(sha256, str::to_owned),
+                }
+            }
+            Meaning::Other(etag) => Refused::StartOver(Expected::Output(etag)),
+        })
+    }
+
+    /// The output that the state names at this place.
+    fn named_output(&self, bucket: &str, key: &str) -> Option<&Output> {
+        let outputs = self
+            .state
+            .map(|state| state.outputs.as_slice())
+            .unwrap_or_default();
+        outputs
+            .iter()
+            .find(|output| output.bucket == bucket && output.key == key)
+    }
+
+    /// What the state says must stand at the output's key.
+    fn first_expectation(&self, feed: &Feed) -> Expected {
+        if !self.stage.output.conditional_writes || faults::planted(Fault::UnconditionalPut) {
+            return Expected::Whatever;
+        }
+        if self.stage.output.layout == Layout::Versioned {
+            return Expected::Nothing;
+        }
+        let key = self.stage.template.expand(self.object, &feed.name);
+        let named = self.named_output(&self.stage.output.bucket, &key);
+        named.map_or(Expected::Nothing, |output| {
+            Expected::Output(output.etag.clone())
+        })
+    }
+
+    fn target(&self, feed: &Feed, source: &Version) -> Target {
+        let key = self.stage.template.expand(self.object, &feed.name);
+        Target {
+            bucket: self.stage.output.bucket.clone(),
+            key: match self.stage.output.layout {
+                Layout::Mirror => key,
+                Layout::Versioned => format!("{key}/{}-{}.json", source.etag, self.event.id),
+            },
+            content_type: feed.content_type,
+            origin: Origin::new(self.object, &source.etag, &feed.mapping_hash),
+        }
+    }
+
+    /// Waiting does not bring an archived object back.
+    fn archived(&self, error: S3Error) -> Ending {
+        let version = |etag: &ETag| Version {
+            etag: etag.clone(),
+            version_id: self.event.version_id.clone(),
+        };
+        Ending::Refused {
+            source: self.event.etag.as_ref().map(version),
+            refusal: Refusal::new(Failure::Archived.code(), error.message).into(),
+        }
+    }
+}
+
+/// What stands in the way of a write.
+enum Refused {
+    Ours { etag: ETag, sha256: String },
+    Foreign,
+    StartOver(Expected),
+}
+
+fn answered(outcome: Outcome) -> Ending {
+    match outcome {
+        Outcome::Discarded => Ending::Discarded,
+        Outcome::Ignored => Ending::Ignored,
+        _ => Ending::Duplicate,
+    }
+}
+
+fn found(outcome: Outcome, current: Version) -> Ending {
+    match outcome {
+        Outcome::Superseded => Ending::Superseded { current },
+        _ => Ending::Duplicate,
+    }
+}
+
+fn refused(source: Version, refusal: Refusal) -> Ending {
+    Ending::Refused {
+        source: Some(source),
+        refusal: Box::new(refusal),
+    }
+}
+
+fn collision(source: Version, target: &Target) -> Ending {
+    let message = format!(
+        "the output s3://{}/{} belongs to another source, or was written by somebody else",
+        target.bucket, target.key
+    );
+    refused(source, Refusal::new("output_collision", message))
+}
+
+/// Half the pause at least, so that workers that failed together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_u128() % 1000;
+    pause / 2 + pause.mul_f64(random as f64 / 2000.0)
+}

@@ -1,0 +1,147 @@
+//! Text to JSON by type. Numbers keep the digits they came with: they are checked, never computed.
+
+use crate::feed::spec::ValueType;
+use crate::feed::write::json_string;
+
+/// A text that is not of its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TypeError {
+    #[error("not an integer")]
+    NotAnInteger,
+    #[error("not a decimal number")]
+    NotADecimal,
+    #[error("not a boolean")]
+    NotABoolean,
+}
+
+/// The JSON of `text`; white space around numbers and booleans is passed over.
+pub fn to_json(kind: ValueType, text: &str) -> Result<String, TypeError> {
+    let word = text.trim();
+    match kind {
+        ValueType::String => Ok(json_string(text)),
+        ValueType::Integer => integer(word).ok_or(TypeError::NotAnInteger),
+        ValueType::Decimal => decimal(word).ok_or(TypeError::NotADecimal),
+        ValueType::Boolean => boolean(word)
+            .map(str::to_owned)
+            .ok_or(TypeError::NotABoolean),
+    }
+}
+
+fn integer(text: &str) -> Option<String> {
+    let (sign, digits) = split_sign(text);
+    is_digits(digits).then(|| format!("{sign}{}", without_zeros(digits)))
+}
+
+/// Made a JSON number (RFC 8259, section 6): no plus sign, no leading zeros, a digit before the point.
+fn decimal(text: &str) -> Option<String> {
+    let (sign, number) = split_sign(text);
+    let (mantissa, exponent) = match number.find(['e', 'E']) {
+        Some(at) => (&number[..at], &number[at..]),
+        None => (number, ""),
+    };
+    let (whole, point, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, ".", fraction),
+        None => (mantissa, "", ""),
+    };
+    let is_number = (is_digits(whole) || whole.is_empty() && !point.is_empty())
+        && (is_digits(fraction) || point.is_empty())
+        && (exponent.is_empty()
+            || is_digits(
+                exponent[1..]
+                    .strip_prefix(['+', '-'])
+                    .unwrap_or(&exponent[1..]),
+            ));
+    is_number.then(|| format!("{sign}{}{point}{fraction}{exponent}", without_zeros(whole)))
+}
+
+fn boolean(text: &str) -> Option<&'static str> {
+    match text {
+        "1" => Some("true"),
+        "0" => Some("false"),
+        _ => ["true", "false"]
+            .into_iter()
+            .find(|word| text.eq_ignore_ascii_case(word)),
+    }
+}
+
+fn split_sign(text: &str) -> (&'static str, &str) {
+    match text.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn without_zeros(digits: &str) -> &str {
+    match digits.trim_start_matches('0') {
+        "" => "0",
+        rest => rest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted(kind: ValueType, text: &str) -> String {
+        to_json(kind, text).unwrap()
+    }
+
+    #[test]
+    fn numbers_keep_their_digits_and_become_valid_json() {
+        assert_eq!(accepted(ValueType::Decimal, " 79.90\n"), "79.90");
+        assert_eq!(accepted(ValueType::Decimal, "+007.50"), "7.50");
+        assert_eq!(accepted(ValueType::Decimal, "-.5"), "-0.5");
+        assert_eq!(accepted(ValueType::Decimal, "1e5"), "1e5");
+        assert_eq!(accepted(ValueType::Decimal, "1.0E-2"), "1.0E-2");
+        assert_eq!(accepted(ValueType::Integer, "00"), "0");
+        assert_eq!(
+            accepted(ValueType::Integer, "-12345678901234567890123"),
+            "-12345678901234567890123"
+        );
+        for text in ["79.90", "7", "-0.5", "1e5", "1.0E-2"] {
+            let json = accepted(ValueType::Decimal, text);
+            assert!(serde_json::from_str::<serde_json::Number>(&json).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_refused() {
+        for text in [
+            "", ".", "5.", "1,5", "1.2.3", "EUR 5", "--1", "+-1", "1e", "1e+", "e5", "0x1f", "NaN",
+            "٣",
+        ] {
+            assert_eq!(
+                to_json(ValueType::Decimal, text),
+                Err(TypeError::NotADecimal),
+                "{text}"
+            );
+        }
+        for text in ["", "1.0", "1e3", "+", "1 2"] {
+            assert_eq!(
+                to_json(ValueType::Integer, text),
+                Err(TypeError::NotAnInteger),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn booleans_are_words_or_digits() {
+        for (text, json) in [
+            ("true", "true"),
+            ("False", "false"),
+            (" 1 ", "true"),
+            ("0", "false"),
+        ] {
+            assert_eq!(accepted(ValueType::Boolean, text), json);
+        }
+        assert_eq!(
+            to_json(ValueType::Boolean, "yes"),
+            Err(TypeError::NotABoolean)
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! The values of a record to its JSON object, in the order of the configuration.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+
+use super::capture::{Capture, Frame, Slot};
+use super::value;
+use super::{Keyed, Output, Scalar, Template};
+use crate::feed::reject::{ConvertError, Reason, Rejection};
+use crate::feed::spec::ValueType;
+use crate::feed::write::Record;
+
+/// The frame of the record itself.
+const RECORD_FRAME: Frame = 0;
+
+impl Capture<'_> {
+    /// A required value that is missing, or one that does not fit its type, is a rejection with its path.
+    pub fn write_record(&self, record: &mut Record<'_>) -> Result<(), ConvertError> {
+        self.object(&self.mapping().object, RECORD_FRAME, record)
+    }
+
+    fn object(
+        &self,
+        object: &[(String, Output)],
+        frame: Frame,
+        record: &mut Record<'_>,
+    ) -> Result<(), ConvertError> {
+        for (index, (key, output)) in object.iter().enumerate() {
+            record.raw(if index == 0 { "{" } else { "," })?;
+            record.raw(key)?;
+            self.output(output, frame, record)?;
+        }
+        record.raw("}")
+    }
+
+    fn output(
+        &self,
+        output: &Output,
+        frame: Frame,
+        record: &mut Record<'_>,
+    ) -> Result<(), ConvertError> {
+        match output {
+            Output::Scalar(scalar) => self.scalar(scalar, frame, record),
+            Output::Object(object) => self.object(object, frame, record),
+            Output::List { slot, item } => {
+                record.raw("[")?;
+                for (index, frame) in self.frames(frame, *slot).enumerate() {
+                    record.raw(if index == 0 { "" } else { "," })?;
+                    self.output(item, frame, record)?;
+                }
+                record.raw("]")
+            }
+            Output::Keyed(keyed) if keyed.fill_gaps => self.numbered(keyed, frame, record),
+            Output::Keyed(keyed) => self.keyed(keyed, frame, record),
+        }
+    }
+
+    fn scalar(
+        &self,
+        scalar: &Scalar,
+        frame: Frame,
+        record: &mut Record<'_>,
+    ) -> Result<(), ConvertError> {
+        let text = self
+            .text(frame, scalar.slot)
+            .map(|text| if scalar.trim { text.trim() } else { text });
+        // A number that is not there is missing however its element is written; an empty string is a string.
+        let is_word = !matches!(scalar.kind, None | Some(ValueType::String));
+        let text = text.filter(|text| !(is_word && text.trim().is_empty()));
+        match text {
+            None | Some("") if scalar.is_required => Err(missing(scalar).into()),
+            None => record.raw(&scalar.default),
+            Some(text) => match scalar.kind {
+                None if matches!(self.slot(frame, scalar.slot), Slot::Literal(_)) => {
+                    record.raw(text)
+                }
+                None | Some(ValueType::String) => record.string(text),
+                Some(kind) => record.raw(&value::to_json(kind, text).map_err(|error| {
+                    let rejection =
+                        Rejection::because(Reason::InvalidValue, format!("the value is {error}"));
+                    rejection
+                        .with_path(&scalar.path)
+                        .with_excerpt(text.as_bytes())
+                })?),
+            },
+        }
+    }
+
+    /// One key for each frame; of equal keys the first wins.
+    fn keyed(
+        &self,
+        keyed: &Keyed,
+        frame: Frame,
+        record: &mut Record<'_>,
+    ) -> Result<(), ConvertError> {
+        let mut values = IndexMap::new();
+        for item in self.frames(frame, keyed.slot) {
+            values.entry(self.key(keyed, item)?).or_insert(item);
+        }
+        record.raw("{")?;
+        for (index, (key, item)) in values.into_iter().enumerate() {
+            record.raw(if index == 0 { "" } else { "," })?;
+            record.string(&key)?;
+            record.raw(":")?;
+            self.scalar(&keyed.value, item, record)?;
+        }
+        record.raw("}")
+    }
+
+    /// A key for each number from 1 (or 0, if there is one) to the highest, null where no frame has it.
+    fn numbered(
+        &self,
+        keyed: &Keyed,
+        frame: Frame,
+        record: &mut Record<'_>,
+    ) -> Result<(), ConvertError> {
+        let mut values = BTreeMap::new();
+        for item in self.frames(frame, keyed.slot) {
+            values.entry(self.number(keyed, item)?).or_insert(item);
+        }
+        let highest = values.last_key_value().map_or(0, |(&number, _)| number);
+        let lowest = u32::from(!values.contains_key(&0));
+        record.raw("{")?;
+        for number in lowest..=highest {
+            record.raw(if number == lowest { "\"" } else { ",\"" })?;
+            record.string_part(&keyed.key.fill(&[&number.to_string()]))?;
+            record.raw("\":")?;
+            match values.get(&number) {
+                Some(&item) => self.scalar(&keyed.value, item, record)?,
+                None => record.raw("null")?,
+            }
+        }
+        record.raw("}")
+    }
+
+    fn key(&self, keyed: &Keyed, frame: Frame) -> Result<String, Box<Rejection>> {
+        let slots = keyed.key.pieces.iter().map(|(_, slot)| *slot);
+        let values: Vec<&str> = slots
+            .map(|slot| self.key_part(keyed, frame, slot))
+            .collect::<Result<_, _>>()?;
+        Ok(keyed.key.fill(&values))
+    }
+
+    fn number(&self, keyed: &Keyed, frame: Frame) -> Result<u32, Box<Rejection>> {
+        let highest = self.limits().gap;
+        let (_, slot) = keyed.key.pieces[0];
+        let text = self.key_part(keyed, frame, slot)?;
+        let number = text.trim().parse().ok().filter(|number| *number <= highest);
+        number.ok_or_else(|| {
+            let message = format!("the number of a key is not one up to {highest}");
+            Rejection::because(Reason::InvalidValue, message)
+                .with_path(&keyed.path)
+                .with_excerpt(text.as_bytes())
+        })
+    }
+
+    fn key_part(&self, keyed: &Keyed, frame: Frame, slot: usize) -> Result<&str, Box<Rejection>> {
+        self.text(frame, slot).ok_or_else(|| {
+            Rejection::because(
+                Reason::MissingField,
+                "the value that names the key is missing",
+            )
+            .with_path(&keyed.path)
+        })
+    }
+}
+
+impl Template {
+    fn fill(&self, values: &[&str]) -> String {
+        let pieces = self
+            .pieces
+            .iter()
+            .zip(values)
+            .flat_map(|((literal, _), value)| [literal, *value]);
+        pieces.chain([&*self.tail]).collect()
+    }
+}
+
+fn missing(scalar: &Scalar) -> Box<Rejection> {
+    Rejection::because(Reason::MissingField, "a required value is missing or empty")
+        .with_path(&scalar.path)
+}

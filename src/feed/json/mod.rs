@@ -1,0 +1,222 @@
+//! Records out of JSON: a document with an array of them somewhere, or one value after another.
+//!
+//! Arrays are what repeated elements are in XML: on the way to the records, and on the paths of `fields`, an array stands for each of
+//! its elements. A document that was cut is always noticed; of JSON lines cut between two lines nobody can tell.
+
+mod scan;
+
+use scan::{Scanner, Skip, malformed};
+
+use super::container::Stream;
+use super::fields::{Capture, Content, StepId};
+use super::limits::Limits;
+use super::reject::{ConvertError, Reason, Rejection, excerpt};
+use super::write::Records;
+use super::xml::Mapping as _;
+
+/// What becomes of a record.
+pub enum Mapping<'p> {
+    Whole,
+    Fields(Capture<'p>),
+}
+
+/// Where the records are.
+#[derive(Clone, Copy)]
+pub enum Source<'p> {
+    /// In one document, at the end of these keys.
+    Document(&'p [String]),
+    Lines,
+}
+
+/// Converts what is in `stream`, record by record.
+pub fn convert<'p>(
+    source: Source<'p>,
+    mapping: Mapping<'p>,
+    limits: &'p Limits,
+    stream: &mut Stream<'p>,
+    records: &mut Records<'_>,
+) -> Result<(), ConvertError> {
+    let mut scanner = Scanner::new(stream, limits);
+    let mut walk = Walk {
+        source,
+        mapping,
+        records,
+        has_arrived: false,
+        is_in_record: false,
+    };
+    walk.run(&mut scanner)
+        .map_err(|error| walk.locate(error, &scanner))
+}
+
+struct Walk<'a, 'p, 'w> {
+    source: Source<'p>,
+    mapping: Mapping<'p>,
+    records: &'a mut Records<'w>,
+    /// Whether the keys led anywhere; what is there may be an empty array.
+    has_arrived: bool,
+    is_in_record: bool,
+}
+
+impl Walk<'_, '_, '_> {
+    fn run(&mut self, scanner: &mut Scanner<'_, '_>) -> Result<(), ConvertError> {
+        match self.source {
+            Source::Document(keys) => {
+                self.document(keys, scanner)?;
+                self.end_of_document(scanner)
+            }
+            Source::Lines => {
+                while scanner.next()?.is_some() {
+                    self.record(scanner)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn document(
+        &mut self,
+        keys: &[String],
+        scanner: &mut Scanner<'_, '_>,
+    ) -> Result<(), ConvertError> {
+        match (scanner.peek()?, keys.split_first()) {
+            (b'[', rest) => {
+                self.has_arrived |= rest.is_none();
+                scanner.array(|scanner| match rest {
+                    Some(_) => self.document(keys, scanner),
+                    None => self.record(scanner),
+                })
+            }
+            (_, None) => {
+                self.has_arrived = true;
+                self.record(scanner)
+            }
+            (b'{', Some((wanted, rest))) => scanner.object(|scanner, key| {
+                if key == wanted {
+                    self.document(rest, scanner)
+                } else {
+                    scanner.value(&mut Skip)
+                }
+            }),
+            (_, Some(_)) => scanner.value(&mut Skip),
+        }
+    }
+
+    fn end_of_document(&self, scanner: &mut Scanner<'_, '_>) -> Result<(), ConvertError> {
+        if scanner.next()?.is_some() {
+            let message = "something follows the document; for one value after another the format is `json_lines`";
+            return Err(malformed(message).into());
+        }
+        if !self.has_arrived {
+            return Err(
+                Rejection::because(Reason::NoRecords, "the record path leads nowhere").into(),
+            );
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, scanner: &mut Scanner<'_, '_>) -> Result<(), ConvertError> {
+        scanner.peek()?;
+        scanner.begin_record();
+        self.is_in_record = true;
+        match &mut self.mapping {
+            Mapping::Whole => self.records.add(|record| scanner.value(record))?,
+            Mapping::Fields(capture) => {
+                let place = scanner.place();
+                read_fields(capture, scanner)?;
+                self.records
+                    .add(|record| capture.write_record(record))
+                    .map_err(|error| error.complete(|rejection| rejection.place(place)))?;
+            }
+        }
+        self.is_in_record = false;
+        scanner.end_record();
+        Ok(())
+    }
+
+    /// Says where a rejection happened, as far as nobody has yet.
+    fn locate(&self, error: ConvertError, scanner: &Scanner<'_, '_>) -> ConvertError {
+        error.complete(|rejection| {
+            let mut path = match self.source {
+                Source::Document(keys) => keys.to_vec(),
+                Source::Lines => Vec::new(),
+            };
+            if self.is_in_record {
+                rejection.record = Some(self.records.count() + 1);
+                path.extend(rejection.path.take());
+                rejection.path = (!path.is_empty()).then(|| path.join("/"));
+            }
+            if rejection.byte_offset.is_none() && rejection.excerpt.is_none() {
+                rejection.excerpt = excerpt(scanner.upcoming());
+            }
+            rejection.place(scanner.place());
+        })
+    }
+}
+
+fn read_fields(
+    capture: &mut Capture<'_>,
+    scanner: &mut Scanner<'_, '_>,
+) -> Result<(), ConvertError> {
+    if scanner.peek()? != b'{' {
+        return Err(Rejection::because(Reason::InvalidValue, "the record is not an object").into());
+    }
+    capture.reset();
+    match capture.find_key("") {
+        Some(record) => read_value(record, false, capture, scanner),
+        None => scanner.value(&mut Skip),
+    }
+}
+
+/// Takes the next value for `step`.
+fn read_value(
+    step: StepId,
+    is_element: bool,
+    capture: &mut Capture<'_>,
+    scanner: &mut Scanner<'_, '_>,
+) -> Result<(), ConvertError> {
+    match scanner.peek()? {
+        b'[' => scanner.array(|scanner| read_value(step, true, capture, scanner)),
+        b'{' => read_object(step, capture, scanner),
+        // A null is a missing value; as an element of an array it still has its place there.
+        b'n' if is_element => {
+            capture.enter(step)?;
+            scanner.value(&mut Skip)?;
+            capture.leave(Content::Nothing);
+            Ok(())
+        }
+        b'n' => scanner.value(&mut Skip),
+        b'"' => {
+            capture.enter(step)?;
+            scanner.string(capture.text_mut())?;
+            capture.leave(Content::Text);
+            Ok(())
+        }
+        _ => {
+            capture.enter(step)?;
+            scanner.literal(capture.text_mut())?;
+            capture.leave(Content::Literal);
+            Ok(())
+        }
+    }
+}
+
+fn read_object(
+    step: StepId,
+    capture: &mut Capture<'_>,
+    scanner: &mut Scanner<'_, '_>,
+) -> Result<(), ConvertError> {
+    capture.enter(step)?;
+    if capture.wants_value() {
+        let rejection = Rejection::because(
+            Reason::InvalidValue,
+            "an object stands where one value is wanted",
+        );
+        return Err(rejection.with_path(capture.open_path()).into());
+    }
+    scanner.object(|scanner, key| match capture.find_key(key) {
+        Some(child) => read_value(child, false, capture, scanner),
+        None => scanner.value(&mut Skip),
+    })?;
+    capture.leave(Content::Nothing);
+    Ok(())
+}

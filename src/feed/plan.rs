@@ -1,0 +1,244 @@
+//! A feed's configuration, compiled: everything that can be wrong with it is found here, before the first file.
+
+use sha2::{Digest, Sha256};
+
+use super::fields::{self, FieldError, is_path_name};
+use super::limits::{Limits, MAX_DEPTH, MAX_RECORD_BYTES};
+use super::names::{NameTest, Namespaces};
+use super::spec::{Format, OutputFormat, Spec};
+
+/// Part of every mapping hash. To be raised by a change that gives other bytes for the same input and configuration.
+const ENGINE_VERSION: u32 = 1;
+
+/// A [`Spec`] compiled once, for any number of conversions, on any number of threads.
+#[derive(Debug)]
+pub struct Plan {
+    pub(super) format: Format,
+    pub(super) output: OutputFormat,
+    pub(super) limits: Limits,
+    pub(super) namespaces: Namespaces,
+    pub(super) record: RecordPath,
+    pub(super) mapping: Mapping,
+    hash: String,
+}
+
+/// The way to the records: names of elements in XML, keys in JSON.
+#[derive(Debug)]
+pub(super) struct RecordPath {
+    pub names: Vec<NameTest>,
+    pub keys: Vec<String>,
+    pub is_given: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Mapping {
+    /// The paths declared to be arrays.
+    Whole(Vec<Vec<NameTest>>),
+    Fields(fields::Mapping),
+}
+
+/// What makes a [`Spec`] impossible to follow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("the record path {0:?} is not names joined by `/`")]
+    RecordPath(String),
+    #[error("the path {0:?} in `arrays` is not names joined by `/`")]
+    ArrayPath(String),
+    #[error("`arrays` is for records converted whole; with `fields`, an `each` makes an array")]
+    ArraysWithFields,
+    #[error("the namespace prefix {0:?} is not a name, or its namespace is empty")]
+    Namespace(String),
+    #[error("the field `{field}` can't be compiled")]
+    Field { field: String, source: FieldError },
+    #[error("the limit on depth is {0}, more than {MAX_DEPTH}")]
+    Depth(usize),
+    #[error("the limit on the bytes of a record is {0}, more than {MAX_RECORD_BYTES}")]
+    RecordBytes(usize),
+}
+
+impl Plan {
+    pub fn compile(spec: &Spec, limits: Limits) -> Result<Self, PlanError> {
+        check_limits(&limits)?;
+        if let Some((prefix, _)) = spec
+            .namespaces
+            .iter()
+            .find(|(prefix, uri)| !is_prefix(prefix) || uri.is_empty())
+        {
+            return Err(PlanError::Namespace(prefix.clone()));
+        }
+        let namespaces = Namespaces::new(&spec.namespaces);
+        Ok(Self {
+            format: spec.format,
+            output: spec.output,
+            limits,
+            record: RecordPath::compile(spec.record.as_deref(), &namespaces)?,
+            mapping: Mapping::compile(spec, &namespaces)?,
+            namespaces,
+            hash: mapping_hash(spec),
+        })
+    }
+
+    /// Sixteen hex digits over all that decides what bytes an input becomes: the configuration's meaning, the order of `fields`
+    /// included, and the engine's version. Limits decide whether there is an output, not what it is, and are left out.
+    pub fn mapping_hash(&self) -> &str {
+        &self.hash
+    }
+}
+
+impl RecordPath {
+    fn compile(path: Option<&str>, namespaces: &Namespaces) -> Result<Self, PlanError> {
+        let Some(path) = path else {
+            return Ok(Self {
+                names: vec![NameTest::Any, NameTest::Any],
+                keys: Vec::new(),
+                is_given: false,
+            });
+        };
+        let names = names(path).ok_or_else(|| PlanError::RecordPath(path.to_owned()))?;
+        Ok(Self {
+            names: names.iter().map(|name| namespaces.test(name)).collect(),
+            keys: names.into_iter().map(str::to_owned).collect(),
+            is_given: true,
+        })
+    }
+}
+
+impl Mapping {
+    fn compile(spec: &Spec, namespaces: &Namespaces) -> Result<Self, PlanError> {
+        match &spec.fields {
+            Some(_) if !spec.arrays.is_empty() => Err(PlanError::ArraysWithFields),
+            Some(fields) => fields::Mapping::compile(fields, namespaces)
+                .map(Self::Fields)
+                .map_err(|(field, source)| PlanError::Field { field, source }),
+            None => spec
+                .arrays
+                .iter()
+                .map(|path| array_path(path, namespaces))
+                .collect::<Result<_, _>>()
+                .map(Self::Whole),
+        }
+    }
+}
+
+fn array_path(path: &str, namespaces: &Namespaces) -> Result<Vec<NameTest>, PlanError> {
+    let names = names(path).ok_or_else(|| PlanError::ArrayPath(path.to_owned()))?;
+    Ok(names
+        .into_iter()
+        .map(|name| namespaces.test(name))
+        .collect())
+}
+
+fn names(path: &str) -> Option<Vec<&str>> {
+    let names: Vec<_> = path.split('/').collect();
+    names.iter().all(|name| is_path_name(name)).then_some(names)
+}
+
+fn is_prefix(prefix: &str) -> bool {
+    is_path_name(prefix) && !prefix.contains([':', '/'])
+}
+
+fn check_limits(limits: &Limits) -> Result<(), PlanError> {
+    if limits.depth > MAX_DEPTH {
+        return Err(PlanError::Depth(limits.depth));
+    }
+    if limits.record_bytes > MAX_RECORD_BYTES {
+        return Err(PlanError::RecordBytes(limits.record_bytes));
+    }
+    Ok(())
+}
+
+fn mapping_hash(spec: &Spec) -> String {
+    let mut canonical = spec.clone();
+    canonical.arrays.sort_unstable();
+    canonical.arrays.dedup();
+    let canonical = serde_json::to_vec(&(ENGINE_VERSION, canonical))
+        .expect("a spec is text, numbers and tables with text for keys");
+    Sha256::digest(canonical)[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(toml: &str) -> String {
+        let spec: Spec = toml::from_str(toml).unwrap();
+        Plan::compile(&spec, Limits::default())
+            .unwrap()
+            .mapping_hash()
+            .to_owned()
+    }
+
+    fn error(toml: &str) -> PlanError {
+        let spec: Spec = toml::from_str(toml).unwrap();
+        Plan::compile(&spec, Limits::default()).unwrap_err()
+    }
+
+    #[test]
+    fn the_hash_ignores_comments_and_the_order_of_tables_without_one() {
+        let one = "record = 'a/b'\narrays = ['x', 'y']\nnamespaces = { g = 'u', h = 'v' }";
+        let other = "# a comment\nnamespaces = { h = 'v', g = 'u' }\narrays = ['y', 'x', 'y']\nrecord = 'a/b'";
+        assert_eq!(hash(one), hash(other));
+        assert_eq!(
+            hash("[fields]\na = 'x'"),
+            hash("[fields]\na = { path = 'x', required = false }")
+        );
+        assert_eq!(hash(one).len(), 16);
+    }
+
+    #[test]
+    fn the_hash_changes_with_whatever_decides_bytes() {
+        let hashes = [
+            "",
+            "output = 'lines'",
+            "record = 'a/b'",
+            "record = 'a/c'",
+            "arrays = ['x']",
+            "namespaces = { g = 'u' }",
+            "[fields]\na = 'x'\nb = 'y'",
+            "[fields]\nb = 'y'\na = 'x'",
+            "[fields]\na = { path = 'x', trim = true }\nb = 'y'",
+            "[fields]\na = { path = 'x', type = 'decimal' }\nb = 'y'",
+            "[fields]\na = { each = 'x' }\nb = 'y'",
+            "[fields]\na = { each = 'x', value = '@y' }\nb = 'y'",
+        ]
+        .map(hash);
+        let distinct: std::collections::BTreeSet<_> = hashes.iter().collect();
+        assert_eq!(distinct.len(), hashes.len());
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_said_before_the_first_file() {
+        for path in ["", "/a", "a/", "a//b", "a/@b", "*"] {
+            assert_eq!(
+                error(&format!("record = '{path}'")),
+                PlanError::RecordPath(path.into())
+            );
+            assert_eq!(
+                error(&format!("arrays = ['{path}']")),
+                PlanError::ArrayPath(path.into())
+            );
+        }
+        assert_eq!(
+            error("arrays = ['a']\nfields = { b = 'c' }"),
+            PlanError::ArraysWithFields
+        );
+        assert_eq!(
+            error("namespaces = { g = '' }"),
+            PlanError::Namespace("g".into())
+        );
+        assert!(
+            matches!(error("fields = { b = '/' }"), PlanError::Field { field, .. } if field == "b")
+        );
+        let deep = Limits {
+            depth: 1_001,
+            ..Limits::default()
+        };
+        assert_eq!(
+            Plan::compile(&Spec::default(), deep).unwrap_err(),
+            PlanError::Depth(1_001)
+        );
+    }
+}

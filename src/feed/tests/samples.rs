@@ -1,0 +1,117 @@
+//! Real files, when the folder with them is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn sample(name: &str) -> Option<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/samples")
+        .join(name);
+    let bytes = fs::read(&path).ok();
+    if bytes.is_none() {
+        println!("left out: there is no sample {name}");
+    }
+    bytes
+}
+
+fn feed_files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
+    let Ok(entries) = fs::read_dir(folder) else {
+        println!("left out: there are no samples");
+        return Vec::new();
+    };
+    let is_feed = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|extension| extension == "xml" || extension == "json")
+    };
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(is_feed)
+        .collect()
+}
+
+#[test]
+fn the_nsx_sample_becomes_the_json_it_must_become() {
+    let (Some(xml), Some(json)) = (sample("nsx-products.xml"), sample("nsx-products.json")) else {
+        return;
+    };
+    let output: serde_json::Value = serde_json::from_str(&converted(NSX, xml)).unwrap();
+    assert_eq!(
+        output,
+        serde_json::from_slice::<serde_json::Value>(&json).unwrap()
+    );
+}
+
+#[test]
+fn every_sample_is_converted_or_refused_by_name() {
+    for path in feed_files() {
+        for toml in [
+            "",
+            "record = 'rss/channel/item'",
+            "fields = { a = 'a', b = { each = 'b' } }",
+        ] {
+            let result = run(
+                &plan_within(Limits::default(), toml),
+                &*fs::read(&path).unwrap(),
+            );
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let is_wide = name.starts_with("utf16");
+            match result {
+                Ok(output) => assert!(
+                    serde_json::from_str::<serde_json::Value>(&output).is_ok(),
+                    "{name}"
+                ),
+                Err(rejection) if is_wide => {
+                    assert_eq!(rejection.reason, Reason::UnsupportedEncoding, "{name}")
+                }
+                Err(rejection) if toml.starts_with("record") => {
+                    assert_eq!(rejection.reason, Reason::NoRecords, "{name}");
+                }
+                Err(rejection) => panic!("{name}: {rejection:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn cdata_and_escaped_html_convert_identically() {
+    let (Some(escaped), Some(cdata)) = (
+        sample("onix30-ref-multiple.xml"),
+        sample("derived-onix30-cdata-html.xml"),
+    ) else {
+        return;
+    };
+    let toml = "record = 'o:ONIXMessage/o:Product'\nnamespaces = { o = 'http://ns.editeur.org/onix/3.0/reference' }\n";
+    let output = lines(toml, &escaped);
+    assert_eq!(output.len(), 21);
+    assert_eq!(output, lines(toml, &cdata));
+    let text = "fields = { t = { each = 'o:CollateralDetail/o:TextContent', value = 'o:Text' } }";
+    let texts = lines(&format!("{toml}{text}"), &escaped);
+    assert_eq!(texts, lines(&format!("{toml}{text}"), &cdata));
+    assert!(texts.iter().any(|text| text.contains("<p>")));
+}
+
+#[test]
+fn a_google_feed_is_mapped_by_namespace() {
+    let Some(xml) = sample("google-rss2-products.xml") else {
+        return;
+    };
+    let toml = r#"
+        record = "rss/channel/item"
+        namespaces = { x = "http://base.google.com/ns/1.0" }
+        [fields]
+        title = "title"
+        price = { path = "x:price", type = "decimal", required = true }
+        labels = { each = "x:label" }
+        shipping = { each = "x:shipping", fields = { country = "x:country", price = "x:price" } }
+    "#;
+    let first: serde_json::Value = serde_json::from_str(&lines(toml, xml)[0]).unwrap();
+    assert_eq!(first["title"], "Google Mini");
+    assert_eq!(first["price"].to_string(), "2995");
+    assert_eq!(
+        first["labels"],
+        serde_json::json!(["web search", "appliance"])
+    );
+}

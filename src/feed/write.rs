@@ -1,0 +1,219 @@
+//! Records to the caller's output: separators, buffering, counting.
+//!
+//! A record is put together in memory, at most `record_bytes` of it, and reaches the output only when it is complete.
+//! Compact JSON, one record per line in both formats, the same bytes for the same records.
+
+use std::io::Write;
+
+use super::container::too_large;
+use super::limits::Limits;
+use super::reject::ConvertError;
+use super::spec::OutputFormat;
+
+/// Complete records are kept back until they are this many bytes.
+const FLUSH_BYTES: usize = 64 << 10;
+
+pub struct Records<'w> {
+    output: &'w mut dyn Write,
+    format: OutputFormat,
+    limits: &'w Limits,
+    pending: Vec<u8>,
+    records: u64,
+    output_bytes: u64,
+}
+
+impl<'w> Records<'w> {
+    pub fn new(output: &'w mut dyn Write, format: OutputFormat, limits: &'w Limits) -> Self {
+        Self {
+            output,
+            format,
+            limits,
+            pending: Vec::with_capacity(2 * FLUSH_BYTES),
+            records: 0,
+            output_bytes: 0,
+        }
+    }
+
+    /// Complete records.
+    pub fn count(&self) -> u64 {
+        self.records
+    }
+
+    pub fn output_bytes(&self) -> u64 {
+        self.output_bytes
+    }
+
+    /// Adds the record that `write` puts together.
+    pub fn add(
+        &mut self,
+        write: impl FnOnce(&mut Record<'_>) -> Result<(), ConvertError>,
+    ) -> Result<(), ConvertError> {
+        let separator: &[u8] = match self.format {
+            OutputFormat::Array if self.records == 0 => b"[\n",
+            OutputFormat::Array => b",\n",
+            OutputFormat::Lines => b"",
+        };
+        self.pending.extend_from_slice(separator);
+        write(&mut Record {
+            max_len: self.pending.len() + self.limits.record_bytes,
+            limits: self.limits,
+            json: &mut self.pending,
+        })?;
+        if self.format == OutputFormat::Lines {
+            self.pending.push(b'\n');
+        }
+        self.records += 1;
+        if self.pending.len() >= FLUSH_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Ends the output. Nothing can be added afterwards.
+    pub fn finish(&mut self) -> Result<(), ConvertError> {
+        let end: &[u8] = match self.format {
+            OutputFormat::Array if self.records == 0 => b"[\n]\n",
+            OutputFormat::Array => b"\n]\n",
+            OutputFormat::Lines => b"",
+        };
+        self.pending.extend_from_slice(end);
+        self.flush()?;
+        self.output.flush().map_err(ConvertError::Write)
+    }
+
+    fn flush(&mut self) -> Result<(), ConvertError> {
+        self.output
+            .write_all(&self.pending)
+            .map_err(ConvertError::Write)?;
+        self.output_bytes += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+/// The JSON of one record, growing to at most `record_bytes`.
+pub struct Record<'a> {
+    json: &'a mut Vec<u8>,
+    max_len: usize,
+    limits: &'a Limits,
+}
+
+impl Record<'_> {
+    /// JSON as it stands.
+    #[inline]
+    pub fn raw(&mut self, json: &str) -> Result<(), ConvertError> {
+        self.json.extend_from_slice(json.as_bytes());
+        self.check()
+    }
+
+    /// Text as a JSON string.
+    #[inline]
+    pub fn string(&mut self, text: &str) -> Result<(), ConvertError> {
+        self.json.push(b'"');
+        self.string_part(text)?;
+        self.raw("\"")
+    }
+
+    /// A piece of a JSON string whose quotes the caller writes.
+    pub fn string_part(&mut self, text: &str) -> Result<(), ConvertError> {
+        let mut plain_from = 0;
+        for (at, byte) in text.bytes().enumerate() {
+            if byte >= b' ' && byte != b'"' && byte != b'\\' {
+                continue;
+            }
+            self.json
+                .extend_from_slice(&text.as_bytes()[plain_from..at]);
+            self.escape(byte);
+            plain_from = at + 1;
+        }
+        self.json.extend_from_slice(&text.as_bytes()[plain_from..]);
+        self.check()
+    }
+
+    /// The escapes serde_json writes, too (RFC 8259, section 7).
+    fn escape(&mut self, byte: u8) {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let short = match byte {
+            b'"' | b'\\' => byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            _ => {
+                let digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+                self.json.extend_from_slice(b"\\u00");
+                self.json.extend_from_slice(&digits);
+                return;
+            }
+        };
+        self.json.extend_from_slice(&[b'\\', short]);
+    }
+
+    #[inline]
+    fn check(&self) -> Result<(), ConvertError> {
+        if self.json.len() > self.max_len {
+            return Err(too_large(self.limits).into());
+        }
+        Ok(())
+    }
+}
+
+/// `text` as a JSON string of its own.
+pub fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::reject::Reason;
+
+    fn written(format: OutputFormat, records: &[&str]) -> String {
+        let (mut output, limits) = (Vec::new(), Limits::default());
+        let mut writer = Records::new(&mut output, format, &limits);
+        for text in records {
+            writer.add(|record| record.string(text)).unwrap();
+        }
+        writer.finish().unwrap();
+        assert_eq!(writer.output_bytes(), output.len() as u64);
+        String::from_utf8(output).unwrap()
+    }
+
+    #[test]
+    fn both_formats_have_one_record_per_line() {
+        assert_eq!(
+            written(OutputFormat::Array, &["a", "b"]),
+            "[\n\"a\",\n\"b\"\n]\n"
+        );
+        assert_eq!(written(OutputFormat::Array, &[]), "[\n]\n");
+        assert_eq!(written(OutputFormat::Lines, &["a", "b"]), "\"a\"\n\"b\"\n");
+        assert_eq!(written(OutputFormat::Lines, &[]), "");
+    }
+
+    #[test]
+    fn strings_are_escaped_as_serde_json_does_it() {
+        let text: String = (0..0x80u8)
+            .map(char::from)
+            .chain("é\u{2028}😀".chars())
+            .collect();
+        assert_eq!(
+            written(OutputFormat::Lines, &[&text]),
+            json_string(&text) + "\n"
+        );
+    }
+
+    #[test]
+    fn a_record_cannot_outgrow_its_limit() {
+        let limits = Limits {
+            record_bytes: 4,
+            ..Limits::default()
+        };
+        let mut output = Vec::new();
+        let mut writer = Records::new(&mut output, OutputFormat::Array, &limits);
+        writer.add(|record| record.string("ab")).unwrap();
+        let error = writer.add(|record| record.string("abc")).unwrap_err();
+        assert!(matches!(error, ConvertError::Rejected(r) if r.reason == Reason::RecordTooLarge));
+    }
+}

@@ -1,0 +1,211 @@
+//! Records out of an XML document.
+//!
+//! The record path is walked along the parse: an element is on the path if its parent is and its name is the next one. What is beside the
+//! path is passed over without being looked at; what is inside a record goes to a [`Mapping`], one event at a time.
+
+mod events;
+mod text;
+mod whole;
+
+pub use events::Element;
+use events::{Events, Token, attributes};
+pub use whole::Whole;
+
+use quick_xml::events::BytesStart;
+
+use super::container::Stream;
+use super::limits::Limits;
+use super::names::{NameTest, Namespaces, Scopes};
+use super::reject::{ConvertError, Place, Reason, Rejection};
+use super::write::{Record, Records};
+
+/// What is made of the events of one record.
+pub trait Mapping {
+    /// Forgets the record before.
+    fn begin(&mut self);
+    /// The record's own element comes first.
+    fn start(&mut self, element: Element<'_>) -> Result<(), ConvertError>;
+    fn text(&mut self, text: &str) -> Result<(), ConvertError>;
+    fn end(&mut self);
+    /// The path of a rejection is relative to the record here.
+    fn write(&self, record: &mut Record<'_>) -> Result<(), ConvertError>;
+    /// Names of the open elements inside the record, as far as they were looked at, for a rejection.
+    fn open_path(&self) -> String;
+}
+
+/// Where the records of a document are.
+#[derive(Clone, Copy)]
+pub struct Source<'p> {
+    /// Names from the root; the last one is the record's.
+    pub record: &'p [NameTest],
+    /// Whether a document without any record is refused.
+    pub must_match: bool,
+    pub namespaces: &'p Namespaces,
+    pub limits: &'p Limits,
+}
+
+/// Converts the document in `stream`, record by record.
+pub fn convert<'p>(
+    source: Source<'p>,
+    mapping: &mut impl Mapping,
+    stream: &mut Stream<'p>,
+    records: &mut Records<'_>,
+) -> Result<(), ConvertError> {
+    let mut events = Events::new(stream, source.limits);
+    let mut walk = Walk::new(source, mapping, records);
+    let mut raw = Vec::new();
+    loop {
+        if !walk.in_record() {
+            events.allow();
+        }
+        let token = events.next(&mut raw);
+        let place = events.place();
+        match token.and_then(|token| walk.step(&token, place)) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => return Err(events.locate(walk.describe(error), &raw)),
+        }
+    }
+}
+
+struct Walk<'a, 'p, 'w, M> {
+    source: Source<'p>,
+    mapping: &'a mut M,
+    records: &'a mut Records<'w>,
+    scopes: Scopes<'p>,
+    /// Open elements.
+    depth: usize,
+    /// The names of those, counted from the root, that are on the record path.
+    on_path: Vec<String>,
+    /// Where the record in hand begins.
+    record: Option<Place>,
+}
+
+impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
+    fn new(source: Source<'p>, mapping: &'a mut M, records: &'a mut Records<'w>) -> Self {
+        Self {
+            scopes: Scopes::new(source.namespaces),
+            source,
+            mapping,
+            records,
+            depth: 0,
+            on_path: Vec::new(),
+            record: None,
+        }
+    }
+
+    fn in_record(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Whether there is more to come.
+    fn step(&mut self, token: &Token<'_>, place: Place) -> Result<bool, ConvertError> {
+        match token {
+            Token::Start { tag, is_empty } => {
+                self.start(tag, place)?;
+                if *is_empty {
+                    self.end()?;
+                }
+            }
+            Token::End => self.end()?,
+            Token::Text(text) if self.in_record() => self.mapping.text(text)?,
+            Token::Text(_) | Token::Nothing => {}
+            Token::Eof => return self.finish().map(|()| false),
+        }
+        Ok(true)
+    }
+
+    fn start(&mut self, tag: &BytesStart<'_>, place: Place) -> Result<(), ConvertError> {
+        let parents = self.depth;
+        self.depth += 1;
+        if self.scopes.matter() {
+            self.declare_namespaces(tag)?;
+        }
+        let element = Element {
+            tag,
+            scopes: &self.scopes,
+            limits: self.source.limits,
+        };
+        if self.record.is_some() {
+            return self.mapping.start(element);
+        }
+        let next = self
+            .source
+            .record
+            .get(parents)
+            .filter(|_| self.on_path.len() == parents);
+        if next.is_some_and(|test| element.is(test)) {
+            self.on_path.push(element.name().to_owned());
+            if self.depth == self.source.record.len() {
+                self.record = Some(place);
+                self.mapping.begin();
+                self.mapping.start(element)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), ConvertError> {
+        if let Some(place) = self.record {
+            self.mapping.end();
+            if self.depth == self.source.record.len() {
+                self.write(place)?;
+            }
+        }
+        if self.on_path.len() == self.depth {
+            self.on_path.pop();
+        }
+        self.scopes.leave(self.depth);
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn write(&mut self, place: Place) -> Result<(), ConvertError> {
+        self.records
+            .add(|record| self.mapping.write(record))
+            .map_err(|error| error.complete(|rejection| rejection.place(place)))?;
+        self.record = None;
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), ConvertError> {
+        if self.source.must_match && self.records.count() == 0 {
+            let message = "no element is on the record path";
+            return Err(Rejection::because(Reason::NoRecords, message).into());
+        }
+        Ok(())
+    }
+
+    /// Takes the `xmlns` attributes of an element (Namespaces in XML 1.0, section 3).
+    fn declare_namespaces(&mut self, tag: &BytesStart<'_>) -> Result<(), Box<Rejection>> {
+        if !tag.attributes_raw().contains("xmlns") {
+            return Ok(());
+        }
+        for attribute in attributes(tag, self.source.limits) {
+            let (name, uri) = attribute?;
+            if name == "xmlns" {
+                self.scopes.declare(self.depth, "", &uri);
+            } else if let Some(prefix) = name.strip_prefix("xmlns:") {
+                self.scopes.declare(self.depth, prefix, &uri);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the record and the path to a rejection.
+    fn describe(&self, error: ConvertError) -> ConvertError {
+        error.complete(|rejection| {
+            let mut path = self.on_path.join("/");
+            if self.in_record() {
+                rejection.record = Some(self.records.count() + 1);
+                let inside = rejection
+                    .path
+                    .take()
+                    .unwrap_or_else(|| self.mapping.open_path());
+                path = [path, inside].join("/");
+            }
+            let path = path.trim_end_matches('/');
+            rejection.path = (!path.is_empty()).then(|| path.to_owned());
+        })
+    }
+}

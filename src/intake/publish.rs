@@ -1,0 +1,150 @@
+//! Appends events to the events topic, and what nobody could read to `rejected-notifications`.
+//!
+//! Outside transactions: an event that is appended twice is one duplicate more, and that is harmless.
+
+use std::time::Duration;
+
+use rdkafka::{
+    error::KafkaError,
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord, Producer},
+    util::Timeout,
+};
+use uuid::Uuid;
+
+use super::notification::Notification;
+use crate::{
+    config::Kafka,
+    kafka::{partitioner::partition_of, settings},
+    telemetry::{metrics::IntakeMetrics, trace::TraceContext},
+    topics::{Millis, ObjectEvent, RejectedNotification, Topics, encode},
+};
+
+/// Why an event could not be appended.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("create a Kafka producer")]
+    Client(#[source] KafkaError),
+    #[error("ask Kafka for the topic {topic}")]
+    Topic { topic: String, source: KafkaError },
+    #[error("the topic {0} is not there")]
+    NoTopic(String),
+    #[error("append to {topic}")]
+    Append { topic: String, source: KafkaError },
+}
+
+/// An idempotent producer for the topics that intake writes.
+#[derive(Clone)]
+pub struct Publisher {
+    producer: FutureProducer,
+    topics: Topics,
+    partitions: i32,
+    timeout: Duration,
+    metrics: IntakeMetrics,
+}
+
+impl Publisher {
+    /// Connects, and learns how many partitions the events topic has; blocks for one request.
+    pub fn connect(
+        kafka: &Kafka,
+        topics: &Topics,
+        metrics: IntakeMetrics,
+    ) -> Result<Self, PublishError> {
+        let producer: FutureProducer = settings::idempotent_producer(kafka)
+            .create()
+            .map_err(PublishError::Client)?;
+        let timeout = settings::call_timeout(kafka);
+        let topic = || topics.events.clone();
+        let metadata = producer
+            .client()
+            .fetch_metadata(Some(&topics.events), timeout)
+            .map_err(|source| PublishError::Topic {
+                topic: topic(),
+                source,
+            })?;
+        let partitions = metadata
+            .topics()
+            .first()
+            .map_or(0, |topic| topic.partitions().len());
+        let partitions = i32::try_from(partitions).ok().filter(|count| *count > 0);
+        Ok(Self {
+            partitions: partitions.ok_or_else(|| PublishError::NoTopic(topic()))?,
+            producer,
+            topics: topics.clone(),
+            timeout,
+            metrics,
+        })
+    }
+
+    /// Appends what a notification tells of; the id it got, once Kafka has acknowledged it.
+    pub async fn publish(
+        &self,
+        notification: &Notification,
+        trace: &TraceContext,
+    ) -> Result<Uuid, PublishError> {
+        let mut event = observed(notification);
+        event.trace_parent = Some(trace.traceparent().to_owned());
+        let key = notification.object.message_key();
+        let id = event.id.to_string();
+        let headers = OwnedHeaders::new()
+            .insert(Header {
+                key: "event-id",
+                value: Some(&id),
+            })
+            .insert(Header {
+                key: "traceparent",
+                value: Some(trace.traceparent()),
+            });
+        let payload = encode(&event);
+        let record = FutureRecord::to(&self.topics.events)
+            .partition(partition_of(key.as_bytes(), self.partitions))
+            .key(&key)
+            .payload(&payload)
+            .headers(headers);
+        self.append(&self.topics.events, record).await?;
+        self.metrics
+            .events
+            .with_label_values(&[notification.dialect.as_str()])
+            .inc();
+        Ok(event.id.0)
+    }
+
+    /// Keeps a copy of what could not be read, cut to a cap.
+    pub async fn reject(&self, body: &[u8], reason: &str) -> Result<(), PublishError> {
+        let payload = encode(&RejectedNotification::new("webhook", reason, body));
+        let record =
+            FutureRecord::<(), _>::to(&self.topics.rejected_notifications).payload(&payload);
+        self.append(&self.topics.rejected_notifications, record)
+            .await
+    }
+
+    async fn append<K>(
+        &self,
+        topic: &str,
+        record: FutureRecord<'_, K, Vec<u8>>,
+    ) -> Result<(), PublishError>
+    where
+        K: rdkafka::message::ToBytes + ?Sized,
+    {
+        let sent = self
+            .producer
+            .send(record, Timeout::After(self.timeout))
+            .await;
+        sent.map(drop).map_err(|(source, _)| PublishError::Append {
+            topic: topic.to_owned(),
+            source,
+        })
+    }
+}
+
+fn observed(notification: &Notification) -> ObjectEvent {
+    ObjectEvent {
+        etag: notification.etag.clone(),
+        version_id: notification.version_id.clone(),
+        size: notification.size.and_then(|size| i64::try_from(size).ok()),
+        sequencer: notification.sequencer.clone(),
+        event_time: notification.event_time.map(Millis::from),
+        source_id: notification.source_id.clone(),
+        ..ObjectEvent::observed(&notification.object, notification.dialect.as_str())
+    }
+}

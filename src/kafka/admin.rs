@@ -1,0 +1,372 @@
+//! Topics: making them, checking that they fit, and going on behind a hole in a log.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use super::{
+    progress::{self, CommitPoint},
+    rebalance::{self, LogContext},
+    settings::{self, Isolation},
+};
+use crate::config::Kafka;
+
+/// A topic as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    pub name: String,
+    pub partitions: i32,
+    pub config: Vec<(&'static str, String)>,
+    /// The settings of `config` that are checked at every start; the others are only set when the topic is made.
+    pub checked: &'static [&'static str],
+}
+
+/// What became of a topic that was to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Made {
+    Created,
+    WasThere,
+}
+
+/// Why topics could not be made or looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("create a Kafka client")]
+    Client(#[source] KafkaError),
+    #[error(
+        "reach Kafka at {brokers}: {reason}; check kafka.brokers and kafka.security, and that it is running"
+    )]
+    Unreachable { brokers: String, reason: String },
+    #[error("ask Kafka to {what}")]
+    Call { what: String, source: KafkaError },
+    #[error("make the topic {topic}: {code}")]
+    Refused {
+        topic: String,
+        code: RDKafkaErrorCode,
+    },
+    #[error(
+        "commit a position for {topic} [{partition}]: its consumer group {group} has members; stop the workers first"
+    )]
+    GroupInUse {
+        topic: String,
+        partition: i32,
+        group: String,
+    },
+    #[error("{topic} has no partition {partition}, only 0 to {last}")]
+    NoPartition {
+        topic: String,
+        partition: i32,
+        last: i32,
+    },
+    #[error(
+        "offset {offset} lies outside the log of {topic} [{partition}], which has {low} to {high}"
+    )]
+    OutsideLog {
+        topic: String,
+        partition: i32,
+        offset: i64,
+        low: i64,
+        high: i64,
+    },
+}
+
+/// Remembers what librdkafka last complained of: its calls themselves often say no more than "timed out".
+#[derive(Clone, Default)]
+struct Complaints(Arc<Mutex<Option<String>>>);
+
+impl ClientContext for Complaints {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        rebalance::log(level, facility, message);
+    }
+
+    fn error(&self, _: KafkaError, reason: &str) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all brokers are down says less than why the first of them is.
+        if last.is_none() || !reason.contains("brokers are down") {
+            *last = Some(reason.to_owned());
+        }
+    }
+}
+
+/// A connection for administration.
+pub struct Admin {
+    client: AdminClient<Complaints>,
+    complaints: Complaints,
+    brokers: String,
+    broker_count: usize,
+    timeout: Duration,
+}
+
+impl Admin {
+    /// Connects; blocks until a broker answered, or the request timeout is over.
+    pub fn connect(kafka: &Kafka) -> Result<Self, AdminError> {
+        let complaints = Complaints::default();
+        let client: AdminClient<Complaints> = settings::admin(kafka)
+            .create_with_context(complaints.clone())
+            .map_err(AdminError::Client)?;
+        let timeout = settings::call_timeout(kafka);
+        let metadata = client
+            .inner()
+            .fetch_metadata(None, timeout)
+            .map_err(|error| {
+                let said = complaints
+                    .0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+                AdminError::Unreachable {
+                    brokers: kafka.brokers.join(","),
+                    reason: said.unwrap_or_else(|| error.to_string()),
+                }
+            })?;
+        let broker_count = metadata.brokers().len();
+        Ok(Self {
+            client,
+            complaints,
+            brokers: kafka.brokers.join(","),
+            broker_count,
+            timeout,
+        })
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new()
+            .request_timeout(Some(self.timeout))
+            .operation_timeout(Some(self.timeout))
+    }
+
+    /// Makes the topics that are not there yet; `replication` when not given: 3, or the brokers there are.
+    pub async fn create(
+        &self,
+        specs: &[TopicSpec],
+        replication: Option<i16>,
+    ) -> Result<Vec<(String, Made)>, AdminError> {
+        let fallback = i16::try_from(self.broker_count.clamp(1, 3)).unwrap_or(3);
+        let replicas = i32::from(replication.unwrap_or(fallback));
+        let topics: Vec<NewTopic<'_>> = specs
+            .iter()
+            .map(|spec| {
+                let topic = NewTopic::new(
+                    &spec.name,
+                    spec.partitions,
+                    TopicReplication::Fixed(replicas),
+                );
+                spec.config
+                    .iter()
+                    .fold(topic, |topic, (name, value)| topic.set(name, value))
+            })
+            .collect();
+        let results = self
+            .client
+            .create_topics(&topics, &self.options())
+            .await
+            .map_err(|source| AdminError::Call {
+                what: "make the topics".into(),
+                source,
+            })?;
+        results
+            .into_iter()
+            .map(|result| match result {
+                Ok(name) => Ok((name, Made::Created)),
+                Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => Ok((name, Made::WasThere)),
+                Err((topic, code)) => Err(AdminError::Refused { topic, code }),
+            })
+            .collect()
+    }
+
+    /// What does not fit, a sentence each; empty when all is well.
+    pub async fn problems(&self, specs: &[TopicSpec]) -> Result<Vec<String>, AdminError> {
+        let metadata = self
+            .client
+            .inner()
+            .fetch_metadata(None, self.timeout)
+            .map_err(|error| {
+                let said = self
+                    .complaints
+                    .0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+                AdminError::Unreachable {
+                    brokers: self.brokers.clone(),
+                    reason: said.unwrap_or_else(|| error.to_string()),
+                }
+            })?;
+        let partitions: HashMap<&str, i32> = metadata
+            .topics()
+            .iter()
+            .map(|topic| {
+                (
+                    topic.name(),
+                    i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
+                )
+            })
+            .collect();
+        let mut problems = Vec::new();
+        let mut there = Vec::new();
+        for spec in specs {
+            match partitions.get(spec.name.as_str()) {
+                None | Some(0) => problems.push(format!("the topic {} is not there", spec.name)),
+                Some(count) if *count != spec.partitions => problems.push(format!(
+                    "the topic {} has {count} partitions, not {}: their number is fixed for the life of a prefix; set kafka.partitions = {count}, or use a new kafka.topic_prefix and a backfill",
+                    spec.name, spec.partitions
+                )),
+                Some(_) => there.push(spec),
+            }
+        }
+        problems.extend(self.config_problems(&there).await?);
+        Ok(problems)
+    }
+
+    async fn config_problems(&self, specs: &[&TopicSpec]) -> Result<Vec<String>, AdminError> {
+        if specs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let resources: Vec<_> = specs
+            .iter()
+            .map(|spec| ResourceSpecifier::Topic(&spec.name))
+            .collect();
+        let described = self
+            .client
+            .describe_configs(&resources, &self.options())
+            .await
+            .map_err(|source| AdminError::Call {
+                what: "describe the topics' settings".into(),
+                source,
+            })?;
+        let mut problems = Vec::new();
+        for (spec, resource) in specs.iter().zip(described) {
+            let Ok(resource) = resource else {
+                problems.push(format!(
+                    "the settings of {} can't be read: grant DescribeConfigs on it",
+                    spec.name
+                ));
+                continue;
+            };
+            let settings = resource.entry_map();
+            for (name, wanted) in spec
+                .config
+                .iter()
+                .filter(|(name, _)| spec.checked.contains(name))
+            {
+                let is = settings
+                    .get(name)
+                    .and_then(|entry| entry.value.as_deref())
+                    .unwrap_or("unset");
+                if is != wanted {
+                    problems.push(format!(
+                        "the topic {} has {name}={is}, not {wanted}",
+                        spec.name
+                    ));
+                }
+            }
+        }
+        Ok(problems)
+    }
+}
+
+/// Where a partition goes on after a hole was accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub before: Option<i64>,
+    pub offset: i64,
+    /// Events of these offsets will never be seen by this group; `None` when nothing is skipped.
+    pub log: (i64, i64),
+}
+
+/// Commits a valid, tagged position for a partition whose group is stopped: `offset`, or the committed one if the log
+/// has it, or the log's nearest end. Blocks.
+pub fn accept_hole(
+    kafka: &Kafka,
+    group: &str,
+    topic: &str,
+    partition: i32,
+    offset: Option<i64>,
+) -> Result<Accepted, AdminError> {
+    let timeout = settings::call_timeout(kafka);
+    let consumer: BaseConsumer<LogContext> =
+        settings::reader(kafka, group, Isolation::ReadUncommitted)
+            .create_with_context(LogContext)
+            .map_err(AdminError::Client)?;
+    let call = |what: &str, source| AdminError::Call {
+        what: what.into(),
+        source,
+    };
+    let metadata = consumer
+        .fetch_metadata(Some(topic), timeout)
+        .map_err(|source| call("describe the topic", source))?;
+    let count = metadata
+        .topics()
+        .first()
+        .map_or(0, |topic| topic.partitions().len());
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    if !(0..count).contains(&partition) {
+        return Err(AdminError::NoPartition {
+            topic: topic.into(),
+            partition,
+            last: count - 1,
+        });
+    }
+    let (low, high) = consumer
+        .fetch_watermarks(topic, partition, timeout)
+        .map_err(|source| call("read the log's ends", source))?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    let committed = consumer
+        .committed_offsets(list.clone(), timeout)
+        .map_err(|source| call("read the committed offset", source))?;
+    let before = match committed.elements()[0].offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    };
+    if let Some(offset) = offset.filter(|offset| !(low..=high).contains(offset)) {
+        return Err(AdminError::OutsideLog {
+            topic: topic.into(),
+            partition,
+            offset,
+            low,
+            high,
+        });
+    }
+    let accepted = offset.or(before).unwrap_or(low).clamp(low, high);
+    let point = CommitPoint::plain(accepted);
+    let mut element = list
+        .find_partition(topic, partition)
+        .expect("it was just added");
+    element.set_metadata(&point.metadata);
+    element
+        .set_offset(Offset::Offset(point.offset))
+        .map_err(|source| call("set the offset", source))?;
+    // A consumer without a membership may commit only while the group has no members: the broker checks.
+    consumer.commit(&list, CommitMode::Sync).map_err(|source| {
+        match source.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::RebalanceInProgress
+                | RDKafkaErrorCode::NonEmptyGroup,
+            ) => AdminError::GroupInUse {
+                topic: topic.into(),
+                partition,
+                group: group.into(),
+            },
+            _ => call("commit the offset", source),
+        }
+    })?;
+    debug_assert!(progress::decode(point.offset, &point.metadata).is_ok());
+    Ok(Accepted {
+        before,
+        offset: accepted,
+        log: (low, high),
+    })
+}

@@ -1,0 +1,160 @@
+//! The exactly-once runtime that every stage shares. It knows partitions, keys, offsets and records; nothing of files.
+//!
+//! In: the records of one topic, by consumer group. Out: whatever records a [`Stage`] answers them with, committed in one
+//! Kafka transaction with the offsets they answer. Promise: every consumed offset is answered by exactly one committed
+//! [`Finished`], whatever crashes, is fenced, or changes hands.
+//!
+//! Where each decision sits:
+//!
+//! | decision | place |
+//! |---|---|
+//! | one thread owns the consumer and the transactional producer | [`runtime`] |
+//! | every partition has a queue of its own; the main queue carries only group events | `session::Session::start_partition` |
+//! | work happens outside any transaction; the transaction lives for milliseconds | `session::Session::commit` |
+//! | flush before offsets, by the library's raw flush | [`transaction`] |
+//! | fresh group metadata for every transaction, never (-1, "") | `ffi::GroupMember` |
+//! | finished offsets above the prefix travel in the offset's metadata | [`progress`] |
+//! | explicit start positions; holes stop the partition | [`restore`] |
+//! | restore up to the read-uncommitted end, waiting for the last stable offset | [`restore`] |
+//! | local state is written only after the commit, with the position it reflects | [`store`], `session::Session::apply` |
+//! | one way back after anything fatal or ambiguous | [`runtime`] |
+//! | the transactional id lives in a locked folder | [`folder`] |
+//! | a call that hangs ends the process | [`watchdog`] |
+
+pub mod admin;
+mod error;
+mod ffi;
+pub mod folder;
+mod lane;
+pub mod partitioner;
+mod progress;
+mod rebalance;
+mod restore;
+pub mod runtime;
+mod session;
+pub mod settings;
+pub mod status;
+mod store;
+mod transaction;
+mod watchdog;
+
+use std::{future::Future, sync::Arc};
+
+pub use error::RuntimeError;
+pub use folder::StateFolder;
+pub use runtime::{Runtime, RuntimeHandle};
+pub use status::Status;
+
+/// Where a record was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// A record as it was read, before the stage has looked at it.
+#[derive(Debug, Clone)]
+pub struct RawRecord {
+    pub position: Position,
+    pub key: Vec<u8>,
+    pub value: Option<Vec<u8>>,
+}
+
+/// What a stage makes of a raw record.
+pub enum Decoded<E> {
+    /// Work to do.
+    Event {
+        event: E,
+        /// Bytes of memory the work is expected to hold, counted against the worker's budget.
+        weight: u64,
+    },
+    /// Nothing to do but to say so: these records are committed with its offset.
+    Unreadable(Finished),
+    /// It can't be read now, but perhaps later (a schema from tomorrow): the partition waits here, and says why.
+    Wait(String),
+}
+
+/// A record to be written. It goes to the partition number of the event it answers, unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutRecord {
+    pub topic: Arc<str>,
+    pub partition: Option<i32>,
+    pub key: Option<Vec<u8>>,
+    /// `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl OutRecord {
+    fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.len()).sum();
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
+    }
+}
+
+/// The finished outcome of one event: the records that tell of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finished {
+    pub records: Vec<OutRecord>,
+}
+
+impl Finished {
+    fn size(&self) -> usize {
+        self.records.iter().map(OutRecord::size).sum()
+    }
+}
+
+/// What is known of the event's key, folded from the stage's changelog topic.
+pub type StateBytes = Vec<u8>;
+
+/// A stage: consumes a topic, does asynchronous work per event, answers each event with records.
+///
+/// Events of one key are handed over one at a time, in the order of their offsets, each after the one before is committed;
+/// different keys run concurrently and finish in any order.
+pub trait Stage: Send + Sync + 'static {
+    type Event: Send + Sync + 'static;
+    /// What is settled for a key, as decisions need it.
+    type State: Send + Sync + 'static;
+
+    /// Reads a record. Must not block.
+    fn decode(&self, record: &RawRecord) -> Decoded<Self::Event>;
+
+    /// Does the work for one event, given what is settled for its key. Dropped when the partition is lost; run again by
+    /// whoever gets the partition next, so everything it does outside Kafka happens at least once.
+    fn process(
+        self: Arc<Self>,
+        event: Arc<Self::Event>,
+        position: Position,
+        state: Option<Arc<Self::State>>,
+    ) -> impl Future<Output = Finished> + Send;
+
+    /// Reads what [`Stage::fold`] kept for the event's key. An error means that the local copy is damaged: it is made anew.
+    fn read_state(&self, event: &Self::Event, bytes: &[u8]) -> Result<Self::State, String>;
+
+    /// The same outcome in as few bytes as can be, after the broker or the client refused a record of it as too large.
+    fn too_large(
+        &self,
+        event: &Self::Event,
+        position: Position,
+        state: Option<Arc<Self::State>>,
+        refusal: &str,
+    ) -> Finished;
+
+    /// Folds a changelog value into what is kept locally of it. `None` forgets the key.
+    /// An error stops the partition: a state that can't be read must not be taken for no state.
+    fn fold(&self, value: Option<&[u8]>) -> Result<Option<StateBytes>, String>;
+}
+
+/// The topics of a stage, and how much it may hold at once.
+#[derive(Debug, Clone)]
+pub struct StageSettings {
+    /// Name of the stage, part of its group and transactional ids.
+    pub name: &'static str,
+    pub input_topic: String,
+    /// Compacted topic from which the state is restored; has the same number of partitions as the input topic.
+    pub changelog_topic: String,
+    /// Events worked on at once, per worker.
+    pub max_in_flight: usize,
+    /// Sum of the weights of the events worked on at once; one event is always let through.
+    pub max_in_flight_bytes: u64,
+}

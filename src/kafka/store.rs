@@ -1,0 +1,330 @@
+//! The local copy of what decisions need of a changelog partition, on disk: fjall, one keyspace per partition.
+//!
+//! It is a cache of committed records and never the truth: it is written only after a commit, in one batch with the
+//! changelog position it reflects, so that a restore reads only the tail. On any doubt a partition is wiped and read
+//! again from the start; deleting the folder is always safe. Keys are cut SHA-256 hashes: partners choose the names, so
+//! the hash must not be one that two names can be made to share.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use super::StateBytes;
+
+/// Raised when the layout of keys or values changes: a store of another format is wiped.
+const FORMAT: u32 = 1;
+
+/// Tombstones live 14 days on the changelog (`delete.retention.ms`); a copy that was last written earlier than this may
+/// have missed one that is gone by now.
+pub const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Block cache, in bytes, whatever the store's size on disk.
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Journal on disk before memory tables are written out, in bytes; bounds them too.
+const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Why the store could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("use the state store in {path}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("use the state store")]
+    Fjall(#[from] fjall::Error),
+    #[error("read the state store: a value is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Which log a partition's copy was made from; a copy of another log is worthless.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogIdentity {
+    pub cluster_id: String,
+    pub topic_id: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Copy {
+    format: u32,
+    log: LogIdentity,
+    next_offset: i64,
+    applied_at_ms: i64,
+}
+
+/// A change to one key: its new value, or `None` to forget it.
+pub type Change<'a> = (&'a [u8], Option<StateBytes>);
+
+pub struct Store {
+    db: Database,
+    copies: Keyspace,
+    partitions: Mutex<HashMap<i32, Keyspace>>,
+}
+
+impl Store {
+    /// Opens the store, making it anew when it can't be read.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        match catch_unwind(AssertUnwindSafe(|| Self::try_open(path))) {
+            Ok(Ok(store)) => return Ok(store),
+            Ok(Err(error)) => {
+                warn!(path = %path.display(), %error, "state store unreadable, making it anew")
+            }
+            Err(_) => warn!(path = %path.display(), "state store unreadable, making it anew"),
+        }
+        fs::remove_dir_all(path).map_err(|source| StoreError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::try_open(path)
+    }
+
+    fn try_open(path: &Path) -> Result<Self, StoreError> {
+        let db = Database::builder(path)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(1)
+            .open()?;
+        let copies = db.keyspace("copies", KeyspaceCreateOptions::default)?;
+        Ok(Self {
+            db,
+            copies,
+            partitions: Mutex::default(),
+        })
+    }
+
+    fn keyspace(&self, partition: i32) -> Result<Keyspace, StoreError> {
+        let mut partitions = self
+            .partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(keyspace) = partitions.get(&partition) {
+            return Ok(keyspace.clone());
+        }
+        let keyspace = self.db.keyspace(
+            &format!("partition-{partition}"),
+            KeyspaceCreateOptions::default,
+        )?;
+        partitions.insert(partition, keyspace.clone());
+        Ok(keyspace)
+    }
+
+    /// The changelog offset from which to read on, among `log_start..=log_end`. A copy of another log, one whose position
+    /// lies outside the log, and one too old to have seen every tombstone are wiped first.
+    pub fn resume(
+        &self,
+        partition: i32,
+        log: &LogIdentity,
+        log_start: i64,
+        log_end: i64,
+        now_ms: i64,
+    ) -> Result<i64, StoreError> {
+        let copy = match self.copies.get(partition.to_be_bytes())? {
+            None => None,
+            Some(bytes) => match postcard::from_bytes::<Copy>(&bytes) {
+                Ok(copy) => Some(copy),
+                Err(_) => return self.start_over(partition, log_start, "its position is damaged"),
+            },
+        };
+        let Some(copy) = copy else {
+            return self.start_over(partition, log_start, "there is none yet");
+        };
+        let age = now_ms.saturating_sub(copy.applied_at_ms);
+        let max_age = i64::try_from(MAX_AGE.as_millis()).unwrap_or(i64::MAX);
+        let doubt = if copy.format != FORMAT {
+            Some("it has another format")
+        } else if copy.log != *log {
+            Some("it was made from another log")
+        } else if !(log_start..=log_end).contains(&copy.next_offset) {
+            Some("its position lies outside the log")
+        } else if age > max_age || age < 0 {
+            Some("it is too old")
+        } else {
+            None
+        };
+        match doubt {
+            Some(why) => self.start_over(partition, log_start, why),
+            None => Ok(copy.next_offset),
+        }
+    }
+
+    fn start_over(&self, partition: i32, log_start: i64, why: &str) -> Result<i64, StoreError> {
+        info!(partition, why, "local state starts over");
+        self.wipe(partition)?;
+        Ok(log_start)
+    }
+
+    /// Forgets a partition. The position goes first: without one, what is left of the data is never used.
+    pub fn wipe(&self, partition: i32) -> Result<(), StoreError> {
+        self.copies.remove(partition.to_be_bytes())?;
+        self.keyspace(partition)?.clear()?;
+        Ok(())
+    }
+
+    /// Writes committed changes and the position they lead to, all or nothing.
+    pub fn apply<'a>(
+        &self,
+        partition: i32,
+        log: &LogIdentity,
+        changes: impl IntoIterator<Item = Change<'a>>,
+        next_offset: i64,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let keyspace = self.keyspace(partition)?;
+        let mut batch = self.db.batch();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(&keyspace, hash(key), value),
+                None => batch.remove(&keyspace, hash(key)),
+            }
+        }
+        let copy = Copy {
+            format: FORMAT,
+            log: log.clone(),
+            next_offset,
+            applied_at_ms: now_ms,
+        };
+        let copy =
+            postcard::to_allocvec(&copy).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        batch.insert(&self.copies, partition.to_be_bytes(), copy);
+        batch.commit()?;
+        Ok(())
+    }
+
+    pub fn get(&self, partition: i32, key: &[u8]) -> Result<Option<StateBytes>, StoreError> {
+        let value = self.keyspace(partition)?.get(hash(key))?;
+        Ok(value.map(|bytes| bytes.to_vec()))
+    }
+
+    /// Whether nothing is known of any key.
+    pub fn is_empty(&self, partition: i32) -> Result<bool, StoreError> {
+        Ok(self.keyspace(partition)?.is_empty()?)
+    }
+}
+
+fn hash(key: &[u8]) -> [u8; 16] {
+    let digest = Sha256::digest(key);
+    let mut cut = [0; 16];
+    cut.copy_from_slice(&digest[..16]);
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(topic_id: &str) -> LogIdentity {
+        LogIdentity {
+            cluster_id: "c".into(),
+            topic_id: topic_id.into(),
+        }
+    }
+
+    const DAY_MS: i64 = 24 * 3600 * 1000;
+
+    /// A store with one key in partition 3, at changelog position 10, written on day 100.
+    fn filled(path: &Path) -> Store {
+        let store = Store::open(path).unwrap();
+        assert_eq!(store.resume(3, &log("t"), 0, 10, 0).unwrap(), 0);
+        store
+            .apply(3, &log("t"), [(&b"k"[..], Some(vec![1]))], 10, 100 * DAY_MS)
+            .unwrap();
+        store
+    }
+
+    fn value(store: &Store) -> Option<Vec<u8>> {
+        store.get(3, b"k").unwrap()
+    }
+
+    #[test]
+    fn state_and_position_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(filled(dir.path()));
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.resume(3, &log("t"), 0, 20, 101 * DAY_MS).unwrap(), 10);
+        assert_eq!(value(&store), Some(vec![1]));
+        store
+            .apply(3, &log("t"), [(&b"k"[..], None)], 11, 101 * DAY_MS)
+            .unwrap();
+        assert_eq!(value(&store), None);
+        assert!(store.is_empty(3).unwrap());
+    }
+
+    #[test]
+    fn the_copy_of_another_log_is_wiped() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = filled(dir.path());
+        assert_eq!(
+            store
+                .resume(3, &log("made again"), 0, 20, 100 * DAY_MS)
+                .unwrap(),
+            0
+        );
+        assert_eq!(value(&store), None);
+    }
+
+    #[test]
+    fn a_position_outside_the_log_wipes_the_copy() {
+        for (start, end) in [(0, 9), (11, 20)] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = filled(dir.path());
+            assert_eq!(
+                store
+                    .resume(3, &log("t"), start, end, 100 * DAY_MS)
+                    .unwrap(),
+                start
+            );
+            assert_eq!(value(&store), None);
+        }
+    }
+
+    #[test]
+    fn a_copy_older_than_seven_days_may_have_missed_a_tombstone_and_is_wiped() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = filled(dir.path());
+        assert_eq!(store.resume(3, &log("t"), 0, 20, 107 * DAY_MS).unwrap(), 10);
+        assert_eq!(
+            store.resume(3, &log("t"), 0, 20, 107 * DAY_MS + 1).unwrap(),
+            0
+        );
+        assert_eq!(value(&store), None);
+    }
+
+    #[test]
+    fn a_corrupted_folder_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        drop(filled(&path));
+        damage(&path);
+        let store = Store::open(&path).unwrap();
+        let from = store.resume(3, &log("t"), 0, 20, 100 * DAY_MS).unwrap();
+        // Either nothing was lost, or the tail is read again from where the copy is whole: never a position without its data.
+        assert!(
+            from == 0 || value(&store) == Some(vec![1]),
+            "position {from} without its data"
+        );
+    }
+
+    fn damage(path: &Path) {
+        for entry in fs::read_dir(path).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                damage(&entry.path());
+                continue;
+            }
+            let mut bytes = fs::read(entry.path()).unwrap();
+            let middle = bytes.len() / 2;
+            for byte in bytes.iter_mut().skip(middle).take(64) {
+                *byte = !*byte;
+            }
+            fs::write(entry.path(), bytes).unwrap();
+        }
+    }
+}

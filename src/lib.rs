@@ -1,0 +1,38 @@
+//! feedmill: partners' product files in S3 become JSON, exactly once.
+//!
+//! ```text
+//!  S3 notification                                    one Kafka transaction:
+//!        │                                            outcomes + consumed offsets
+//!        ▼                                                     │
+//!   intake::webhook ──▶ intake::publish ──▶ [events] ──▶ kafka::session ──▶ [results] [objects] [dead-letters]
+//!                                                          │       ▲
+//!                                                          ▼       │
+//!                             input bucket ──▶ convert::settle ──▶ convert::answer
+//!                                              (source ─▶ feed ─▶ output) ──▶ output bucket
+//! ```
+//!
+//! In the order of the data:
+//!
+//! * [`intake`]: notifications of any dialect to events
+//! * [`topics`]: the records on each topic
+//! * [`kafka`]: the exactly-once runtime; knows nothing of files
+//! * [`convert`]: the stage: an event to an outcome
+//! * [`feed`]: the conversion engine: bytes to JSON; knows nothing of Kafka and S3
+//! * [`s3`]: the client, and what its errors mean
+//!
+//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`shutdown`], [`telemetry`], [`object`] (names and
+//! ETags), [`faults`] (what tests may break).
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod convert;
+pub mod faults;
+pub mod feed;
+pub mod intake;
+pub mod kafka;
+pub mod object;
+pub mod s3;
+pub mod shutdown;
+pub mod telemetry;
+pub mod topics;

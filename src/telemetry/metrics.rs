@@ -1,0 +1,289 @@
+//! Every metric's name, in one place. Label values come from enums and configured names only; keys and ETags never.
+
+use std::time::Duration;
+
+use prometheus::{
+    Counter, Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder, core::Collector,
+};
+
+use crate::{
+    convert::answer::Ending,
+    kafka::{Status, status::PartitionStatus},
+    s3::Failure,
+};
+
+/// Label value of files that no feed matches.
+const NO_FEED: &str = "none";
+
+/// What the convert stage counts.
+#[derive(Clone)]
+pub struct ConvertMetrics {
+    files: IntCounterVec,
+    dead_letters: IntCounterVec,
+    retries: IntCounterVec,
+    seconds: Histogram,
+}
+
+impl ConvertMetrics {
+    /// Counts how an event ended.
+    pub fn ended(&self, ending: &Ending, feed: Option<&str>) {
+        let feed = feed.unwrap_or(NO_FEED);
+        self.files
+            .with_label_values(&[feed, ending.outcome().name()])
+            .inc();
+        if let Some(reason) = ending.reason() {
+            self.dead_letters
+                .with_label_values(&["convert", reason])
+                .inc();
+        }
+    }
+
+    /// Counts an attempt that will be made again.
+    pub fn retried(&self, failure: Failure) {
+        self.retries.with_label_values(&[failure.code()]).inc();
+    }
+
+    /// Observes how long reading and converting one file took.
+    pub fn converted_in(&self, time: Duration) {
+        self.seconds.observe(time.as_secs_f64());
+    }
+}
+
+/// What intake counts.
+#[derive(Clone)]
+pub struct IntakeMetrics {
+    pub events: IntCounterVec,
+}
+
+/// All metrics of a process.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    pub convert: ConvertMetrics,
+    pub intake: IntakeMetrics,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let convert = ConvertMetrics {
+            files: counters(
+                "feedmill_convert_files_total",
+                "Events that ended, by feed and outcome.",
+                &["feed", "outcome"],
+            ),
+            dead_letters: counters(
+                "feedmill_dead_letters_total",
+                "Dead letters opened, by stage and reason.",
+                &["stage", "reason"],
+            ),
+            retries: counters(
+                "feedmill_convert_retries_total",
+                "Attempts made again, by what failed.",
+                &["failure"],
+            ),
+            seconds: register(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "feedmill_convert_duration_seconds",
+                        "Time to read and convert one file.",
+                    )
+                    .buckets(vec![
+                        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
+                    ]),
+                ),
+            ),
+        };
+        let intake = IntakeMetrics {
+            events: counters(
+                "feedmill_intake_events_total",
+                "Notifications appended to the events topic, by dialect.",
+                &["dialect"],
+            ),
+        };
+        let build = register(
+            &registry,
+            IntGauge::with_opts(
+                Opts::new("feedmill_build_info", "Always 1; the version is a label.")
+                    .const_label("version", env!("CARGO_PKG_VERSION")),
+            ),
+        );
+        build.set(1);
+        Self {
+            registry,
+            convert,
+            intake,
+        }
+    }
+
+    /// The text exposition format, with the runtime's own numbers read now.
+    pub fn render(&self, runtimes: &[(&'static str, Status)]) -> String {
+        let mut families = self.registry.gather();
+        let now = Registry::new();
+        for (stage, status) in runtimes {
+            describe(&now, stage, status);
+        }
+        families.extend(now.gather());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut text = Vec::new();
+        // Writing to memory does not fail; a broken family must not take the others down.
+        if let Err(error) = TextEncoder::new().encode(&families, &mut text) {
+            tracing::error!(%error, "metrics can't be rendered");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Registers a metric of a constant name; two of the same name would be a bug that any test run shows.
+fn register<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> M {
+    let metric = metric.expect("metric names and labels are constants");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("metric names are unique");
+    metric
+}
+
+fn describe(registry: &Registry, stage: &'static str, status: &Status) {
+    let counters = status.counters();
+    let number = |name: &str, help: &str, labels: &[(&str, &str)], value: u64| {
+        let opts = labels.iter().fold(
+            Opts::new(name, help).const_label("stage", stage),
+            |opts, (label, value)| opts.const_label(*label, *value),
+        );
+        opts_counter(registry, opts, value as f64);
+    };
+    let transactions = "Kafka transactions, by outcome.";
+    number(
+        "feedmill_kafka_transactions_total",
+        transactions,
+        &[("outcome", "committed")],
+        counters.commits,
+    );
+    number(
+        "feedmill_kafka_transactions_total",
+        transactions,
+        &[("outcome", "aborted")],
+        counters.aborts,
+    );
+    number(
+        "feedmill_kafka_sessions_total",
+        "Times the stage joined its group anew.",
+        &[],
+        counters.sessions,
+    );
+    number(
+        "feedmill_kafka_rebalances_total",
+        "Rebalances.",
+        &[],
+        counters.rebalances,
+    );
+    number(
+        "feedmill_events_finished_total",
+        "Events whose outcome is committed.",
+        &[],
+        counters.events_finished,
+    );
+    opts_counter(
+        registry,
+        Opts::new(
+            "feedmill_kafka_commit_seconds_total",
+            "Time spent in committed transactions.",
+        )
+        .const_label("stage", stage),
+        counters.commit_time.as_secs_f64(),
+    );
+    let gauge = |name: &str, help: &str, labels: &[(&str, &str)], value: u64| {
+        let opts = labels.iter().fold(
+            Opts::new(name, help).const_label("stage", stage),
+            |opts, (label, value)| opts.const_label(*label, *value),
+        );
+        if let Ok(gauge) = IntGauge::with_opts(opts) {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            let _ = registry.register(Box::new(gauge));
+        }
+    };
+    gauge(
+        "feedmill_in_flight_files",
+        "Events being worked on.",
+        &[],
+        counters.in_flight,
+    );
+    gauge(
+        "feedmill_in_flight_bytes",
+        "Memory budget in use by them.",
+        &[],
+        counters.in_flight_bytes,
+    );
+    let partitions = status.partitions();
+    let count = |wanted: fn(&PartitionStatus) -> bool| {
+        partitions.values().filter(|status| wanted(status)).count() as u64
+    };
+    let help = "Partitions owned, by what they are doing.";
+    gauge(
+        "feedmill_partitions",
+        help,
+        &[("status", "running")],
+        count(|status| *status == PartitionStatus::Running),
+    );
+    gauge(
+        "feedmill_partitions",
+        help,
+        &[("status", "restoring")],
+        count(|status| *status == PartitionStatus::Restoring),
+    );
+    gauge(
+        "feedmill_partitions",
+        help,
+        &[("status", "halted")],
+        count(|status| matches!(status, PartitionStatus::Halted(_))),
+    );
+}
+
+fn opts_counter(registry: &Registry, opts: Opts, value: f64) {
+    if let Ok(counter) = Counter::with_opts(opts) {
+        counter.inc_by(value);
+        let _ = registry.register(Box::new(counter));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_metrics_render_with_the_runtimes_numbers_and_each_family_once() {
+        let metrics = Metrics::new();
+        metrics.convert.ended(&Ending::Duplicate, Some("nsx"));
+        let text = metrics.render(&[("convert", Status::default())]);
+        assert!(
+            text.contains(r#"feedmill_convert_files_total{feed="nsx",outcome="duplicate"} 1"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                r#"feedmill_kafka_transactions_total{outcome="aborted",stage="convert"} 0"#
+            ),
+            "{text}"
+        );
+        let types: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("# TYPE"))
+            .collect();
+        let unique: std::collections::HashSet<&&str> = types.iter().collect();
+        assert_eq!(types.len(), unique.len(), "{text}");
+    }
+}

@@ -1,0 +1,130 @@
+//! `events`: an object was created, or somebody wants it done again.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Id, Millis, avro::topic_record};
+use crate::object::{ETag, ObjectRef, ObjectRefError};
+
+/// What an event asks for. All but `observe` count only while their id does: see [`ObjectEvent::intent_id`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// Convert it unless this version is settled.
+    #[default]
+    Observe,
+    /// Convert it again, once per request id.
+    Reconvert,
+    /// Convert it again while this dead letter is open.
+    Replay,
+    /// Close this dead letter while it is open.
+    Discard,
+}
+
+/// An attempt that failed for a reason that may pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub at: Millis,
+    pub reason: String,
+    pub message: String,
+}
+
+/// The record of `events`; field meanings stand in `schemas/ObjectEvent.avsc`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectEvent {
+    pub id: Id,
+    pub bucket: String,
+    pub key: String,
+    pub etag: Option<ETag>,
+    pub version_id: Option<String>,
+    pub size: Option<i64>,
+    pub sequencer: Option<String>,
+    pub event_time: Option<Millis>,
+    pub received_at: Millis,
+    pub source: String,
+    pub source_id: Option<String>,
+    pub intent: Intent,
+    pub intent_id: Option<String>,
+    pub attempt: i32,
+    pub first_attempt_offset: Option<i64>,
+    pub not_before: Option<Millis>,
+    pub history: Vec<Attempt>,
+    pub trace_parent: Option<String>,
+}
+
+topic_record!(ObjectEvent, "ObjectEvent", earlier: ["1"]);
+
+impl ObjectEvent {
+    /// A new observation of an object, received now, by a fresh id.
+    pub fn observed(object: &ObjectRef, source: impl Into<String>) -> Self {
+        Self {
+            id: Id::mint(),
+            bucket: object.bucket().to_owned(),
+            key: object.key().to_owned(),
+            etag: None,
+            version_id: None,
+            size: None,
+            sequencer: None,
+            event_time: None,
+            received_at: Millis::now(),
+            source: source.into(),
+            source_id: None,
+            intent: Intent::Observe,
+            intent_id: None,
+            attempt: 0,
+            first_attempt_offset: None,
+            not_before: None,
+            history: Vec::new(),
+            trace_parent: None,
+        }
+    }
+
+    /// The object it is about; an error when a foreign producer wrote names outside S3's limits.
+    pub fn object(&self) -> Result<ObjectRef, ObjectRefError> {
+        ObjectRef::try_new(self.bucket.clone(), self.key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::{DecodeError, decode, encode};
+
+    fn event() -> ObjectEvent {
+        let object = ObjectRef::try_new("feeds", "a b/ü\n.xml").unwrap();
+        ObjectEvent {
+            etag: ETag::parse("abc"),
+            size: Some(7),
+            history: vec![Attempt {
+                at: Millis(5),
+                reason: "s3_unavailable".into(),
+                message: "503".into(),
+            }],
+            intent: Intent::Reconvert,
+            ..ObjectEvent::observed(&object, "aws")
+        }
+    }
+
+    #[test]
+    fn an_event_reads_back_as_it_was_written() {
+        let event = event();
+        assert_eq!(decode::<ObjectEvent>(&encode(&event)).unwrap(), event);
+    }
+
+    #[test]
+    fn an_unknown_schema_and_corrupt_bytes_are_told_apart() {
+        let mut bytes = encode(&event());
+        assert!(matches!(
+            decode::<ObjectEvent>(&bytes[..bytes.len() - 1]),
+            Err(DecodeError::Corrupt { .. })
+        ));
+        assert!(matches!(
+            decode::<ObjectEvent>(b"{\"not\":\"avro\"}"),
+            Err(DecodeError::Corrupt { .. })
+        ));
+        bytes[5] ^= 1;
+        assert!(matches!(
+            decode::<ObjectEvent>(&bytes),
+            Err(DecodeError::UnknownSchema { .. })
+        ));
+    }
+}
