@@ -1,0 +1,36 @@
+# The recipes, one a line.
+help:
+    @{{ just_executable() }} --list --unsorted
+
+# format everything
+fmt:
+    cargo fmt
+
+# what tests/run checks before the tests: format, and clippy with warnings as errors
+lint:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+
+# format check, lints and all tests, on servers of their own; arguments go to cargo test
+test *arguments:
+    tests/run {{ arguments }}
+
+# the whole of feedmill on this machine: sample files in, JSON out, every outcome checked
+demo *arguments:
+    deploy/local/demo {{ arguments }}
+
+# start Kafka and S3 and print the environment that uses them: eval "$(just up)"
+up *arguments:
+    @deploy/local/up {{ arguments }}
+
+# stop them, and feedmill; --wipe forgets the data
+down *arguments:
+    @deploy/local/down {{ arguments }}
+
+# measure the pipeline on Kafka and S3 of the stack `bench`
+bench *arguments:
+    eval "$(deploy/local/up --name bench --no-webhook)" && cargo bench --locked {{ arguments }}
+
+# licences, advisories and sources of the dependencies (needs cargo-deny)
+deny:
+    cargo deny --all-features check
