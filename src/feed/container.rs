@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use flate2::bufread::MultiGzDecoder;
 
 use super::limits::{Limits, RATIO_FLOOR_BYTES};
-use super::reject::{ConvertError, Reason, Rejection};
+use super::reject::{ConvertError, Place, Reason, Rejection};
 
 const BUFFER_BYTES: usize = 128 << 10;
 
@@ -102,6 +102,18 @@ pub struct Stream<'r> {
     /// How many more bytes may be taken until [`Self::allow`] is called again.
     allowance: usize,
     limits: &'r Limits,
+    mark: Mark,
+    /// A place for which lines have been counted, and where in the buffer it is. Never after the mark while that is in the buffer.
+    counted: Place,
+    counted_to: usize,
+}
+
+/// The place that [`Stream::mark`] marked.
+enum Mark {
+    /// Index into the buffer.
+    Buffered(usize),
+    /// The buffer has moved on since.
+    Counted(Place),
 }
 
 impl<'r> Stream<'r> {
@@ -114,6 +126,9 @@ impl<'r> Stream<'r> {
             decoded_bytes: 0,
             allowance: limits.record_bytes,
             limits,
+            mark: Mark::Buffered(0),
+            counted: Place::START,
+            counted_to: 0,
         };
         stream.refuse_other_containers()?;
         Ok(stream)
@@ -127,9 +142,25 @@ impl<'r> Stream<'r> {
         self.decoded_bytes
     }
 
-    /// Bytes taken from the stream so far.
-    pub fn position(&self) -> u64 {
-        self.decoded_bytes - (self.end - self.start) as u64
+    /// Remembers where the next byte is, for a rejection perhaps. Costs nothing: lines are counted when somebody asks, or
+    /// when the buffer moves on, a buffer at a time.
+    #[inline]
+    pub fn mark(&mut self) {
+        self.mark = Mark::Buffered(self.start);
+    }
+
+    /// Where the mark is.
+    pub fn marked(&mut self) -> Place {
+        match self.mark {
+            Mark::Buffered(index) => self.count_to(index),
+            Mark::Counted(place) => place,
+        }
+    }
+
+    fn count_to(&mut self, index: usize) -> Place {
+        self.counted.advance(&self.buffer[self.counted_to..index]);
+        self.counted_to = index;
+        self.counted
     }
 
     /// Permits one more record, or one more piece of markup outside records, to be read. A parser that holds what it reads can
@@ -147,9 +178,7 @@ impl<'r> Stream<'r> {
     pub fn peek(&mut self, wanted: usize) -> Result<&[u8], ConvertError> {
         debug_assert!(wanted <= BUFFER_BYTES);
         if self.start + wanted > BUFFER_BYTES {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
+            self.discard_taken();
         }
         while self.end - self.start < wanted && self.read_more()? > 0 {}
         Ok(self.buffered())
@@ -207,9 +236,20 @@ impl<'r> Stream<'r> {
     }
 
     fn refill(&mut self) -> Result<(), ConvertError> {
-        self.start = 0;
-        self.end = 0;
+        self.discard_taken();
         self.read_more().map(drop)
+    }
+
+    /// Moves what has not been taken to the beginning of the buffer.
+    fn discard_taken(&mut self) {
+        if let Mark::Buffered(index) = self.mark {
+            self.mark = Mark::Counted(self.count_to(index));
+        }
+        self.count_to(self.start);
+        self.counted_to = 0;
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
     }
 }
 

@@ -7,15 +7,15 @@ pub struct Limits {
     /// Bytes of the whole file, after decompression.
     pub file_bytes: u64,
     /// Bytes of one record: as it stands in the file, as it is held, and as JSON. Outside records it bounds a single piece of markup.
-    /// Memory use is a small multiple of it.
+    /// Memory use is a small multiple of it. At most 1 GiB.
     pub record_bytes: usize,
-    /// Elements, or JSON arrays and objects, inside each other. At most [`MAX_DEPTH`].
+    /// Elements, or JSON arrays and objects, inside each other. At most 1,000.
     pub depth: usize,
     /// Attributes of one element.
     pub attributes: usize,
     /// Bytes of one element name, attribute name or JSON key.
     pub name_bytes: usize,
-    /// Decompressed bytes for each compressed one. Looked at once a file has given [`RATIO_FLOOR_BYTES`]: a small file can't hurt.
+    /// Decompressed bytes for each compressed one. Looked at once a file has given 16 MiB: a small one can't hurt.
     pub decompression_ratio: u64,
     /// The highest number that `fill_gaps` fills up to.
     pub gap: u32,

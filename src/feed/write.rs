@@ -117,17 +117,24 @@ impl Record<'_> {
 
     /// A piece of a JSON string whose quotes the caller writes.
     pub fn string_part(&mut self, text: &str) -> Result<(), ConvertError> {
-        let mut plain_from = 0;
-        for (at, byte) in text.bytes().enumerate() {
-            if byte >= b' ' && byte != b'"' && byte != b'\\' {
-                continue;
-            }
-            self.json
-                .extend_from_slice(&text.as_bytes()[plain_from..at]);
-            self.escape(byte);
-            plain_from = at + 1;
+        let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        // Folded rather than searched, so that it runs at the speed of memory; most text needs no escape.
+        if text
+            .bytes()
+            .fold(true, |plain, byte| plain & is_plain(byte))
+        {
+            self.json.extend_from_slice(text.as_bytes());
+            return self.check();
         }
-        self.json.extend_from_slice(&text.as_bytes()[plain_from..]);
+        for piece in text.as_bytes().split_inclusive(|&byte| !is_plain(byte)) {
+            match piece.split_last() {
+                Some((&last, plain)) if !is_plain(last) => {
+                    self.json.extend_from_slice(plain);
+                    self.escape(last);
+                }
+                _ => self.json.extend_from_slice(piece),
+            }
+        }
         self.check()
     }
 

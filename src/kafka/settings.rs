@@ -12,15 +12,16 @@ pub fn call_timeout(kafka: &Kafka) -> Duration {
     Duration::from_secs(kafka.request_timeout_secs.into())
 }
 
-/// Brokers, security and the user's own properties: the base of every client.
-fn base(kafka: &Kafka) -> ClientConfig {
+/// A client: feedmill's tuning, then the user's properties, then what feedmill depends on.
+fn client(kafka: &Kafka, tuning: &[(&str, &str)], depended_on: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
+    config.set("client.id", "feedmill");
+    set_all(&mut config, tuning);
     for (name, value) in &kafka.properties {
         config.set(name, value);
     }
     config
         .set("bootstrap.servers", kafka.brokers.join(","))
-        .set("client.id", "feedmill")
         .set("allow.auto.create.topics", "false")
         .set("socket.timeout.ms", millis(kafka.request_timeout_secs))
         .set(
@@ -28,8 +29,15 @@ fn base(kafka: &Kafka) -> ClientConfig {
             millis(kafka.request_timeout_secs),
         )
         .set_log_level(RDKafkaLogLevel::Warning);
+    set_all(&mut config, depended_on);
     secure(&mut config, kafka);
     config
+}
+
+fn set_all(config: &mut ClientConfig, settings: &[(&str, &str)]) {
+    for (name, value) in settings {
+        config.set(*name, *value);
+    }
 }
 
 fn secure(config: &mut ClientConfig, kafka: &Kafka) {
@@ -74,30 +82,30 @@ fn secure(config: &mut ClientConfig, kafka: &Kafka) {
 
 /// The consumer of a stage. Dynamic membership, cooperative rebalancing: see `docs/decisions/0002-group-membership.md`.
 pub fn group_consumer(kafka: &Kafka, group: &str) -> ClientConfig {
-    let mut config = base(kafka);
-    config
-        .set("group.id", group)
-        .set("group.protocol", "classic")
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("session.timeout.ms", millis(kafka.session_timeout_secs))
-        .set(
-            "heartbeat.interval.ms",
-            (kafka.session_timeout_secs * 1000 / 4).max(100).to_string(),
-        )
-        .set("max.poll.interval.ms", "300000")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
+    let heartbeat = (kafka.session_timeout_secs * 1000 / 4).max(100).to_string();
+    // The queue limits hold per partition, because every partition has a queue of its own.
+    let tuning = [
+        ("queued.min.messages", "1000"),
+        ("queued.max.messages.kbytes", "1024"),
+        ("fetch.queue.backoff.ms", "20"),
+        ("fetch.wait.max.ms", "100"),
+        ("check.crcs", "true"),
+    ];
+    let depended_on = [
+        ("group.id", group),
+        ("group.protocol", "classic"),
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("session.timeout.ms", &millis(kafka.session_timeout_secs)),
+        ("heartbeat.interval.ms", &heartbeat),
+        ("max.poll.interval.ms", "300000"),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
         // A hole in the log must stop the partition, never be skipped.
-        .set("auto.offset.reset", "error")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "false")
-        .set("check.crcs", "true")
-        // Per partition, because every partition has a queue of its own.
-        .set("queued.min.messages", "1000")
-        .set("queued.max.messages.kbytes", "1024")
-        .set("fetch.queue.backoff.ms", "20")
-        .set("fetch.wait.max.ms", "100");
-    config
+        ("auto.offset.reset", "error"),
+        ("isolation.level", "read_committed"),
+        ("enable.partition.eof", "false"),
+    ];
+    client(kafka, &tuning, &depended_on)
 }
 
 /// The producer of a stage.
@@ -118,17 +126,19 @@ pub fn idempotent_producer(kafka: &Kafka) -> ClientConfig {
 }
 
 fn producer(kafka: &Kafka) -> ClientConfig {
-    let mut config = base(kafka);
-    config
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "2")
-        .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
-        .set("queue.buffering.max.messages", "100000")
-        .set("queue.buffering.max.kbytes", "65536")
-        .set("retry.backoff.ms", "50");
-    config
+    let tuning = [
+        ("compression.type", "lz4"),
+        ("linger.ms", "2"),
+        ("queue.buffering.max.messages", "100000"),
+        ("queue.buffering.max.kbytes", "65536"),
+        ("retry.backoff.ms", "50"),
+    ];
+    let depended_on = [
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("message.max.bytes", &MAX_RECORD_BYTES.to_string()),
+    ];
+    client(kafka, &tuning, &depended_on)
 }
 
 /// The broker's own default limit (`message.max.bytes`), less room for headers and batch overhead.
@@ -136,18 +146,20 @@ pub const MAX_RECORD_BYTES: usize = 1_000_000;
 
 /// A consumer that assigns itself: restores, and reads of whole topics.
 pub fn reader(kafka: &Kafka, group: &str, isolation: Isolation) -> ClientConfig {
-    let mut config = base(kafka);
-    config
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        .set("check.crcs", "true")
-        .set("isolation.level", isolation.name())
-        .set("queued.max.messages.kbytes", "16384")
-        .set("fetch.wait.max.ms", "100");
-    config
+    let tuning = [
+        ("queued.max.messages.kbytes", "16384"),
+        ("fetch.wait.max.ms", "100"),
+        ("check.crcs", "true"),
+    ];
+    let depended_on = [
+        ("group.id", group),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "error"),
+        ("enable.partition.eof", "true"),
+        ("isolation.level", isolation.name()),
+    ];
+    client(kafka, &tuning, &depended_on)
 }
 
 /// Which records and which end of the log a reader sees.
@@ -170,7 +182,7 @@ impl Isolation {
 
 /// For topic administration.
 pub fn admin(kafka: &Kafka) -> ClientConfig {
-    base(kafka)
+    client(kafka, &[], &[])
 }
 
 fn millis(secs: u32) -> String {

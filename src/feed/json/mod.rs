@@ -45,7 +45,7 @@ pub fn convert<'p>(
         is_in_record: false,
     };
     walk.run(&mut scanner)
-        .map_err(|error| walk.locate(error, &scanner))
+        .map_err(|error| walk.locate(error, &mut scanner))
 }
 
 struct Walk<'a, 'p, 'w> {
@@ -134,7 +134,7 @@ impl Walk<'_, '_, '_> {
     }
 
     /// Says where a rejection happened, as far as nobody has yet.
-    fn locate(&self, error: ConvertError, scanner: &Scanner<'_, '_>) -> ConvertError {
+    fn locate(&self, error: ConvertError, scanner: &mut Scanner<'_, '_>) -> ConvertError {
         error.complete(|rejection| {
             let mut path = match self.source {
                 Source::Document(keys) => keys.to_vec(),

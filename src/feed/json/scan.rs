@@ -43,8 +43,6 @@ impl Sink for Skip {
 pub struct Scanner<'s, 'r> {
     stream: &'s mut Stream<'r>,
     limits: &'r Limits,
-    /// Lines and where the line in hand begins; the offset is the stream's.
-    place: Place,
     depth: usize,
     /// Whether all that is read belongs to one record and counts against its limit together.
     is_in_record: bool,
@@ -54,7 +52,6 @@ pub struct Scanner<'s, 'r> {
 impl<'s, 'r> Scanner<'s, 'r> {
     pub fn new(stream: &'s mut Stream<'r>, limits: &'r Limits) -> Self {
         Self {
-            place: Place::start_of_file(stream.position()),
             stream,
             limits,
             depth: 0,
@@ -63,11 +60,10 @@ impl<'s, 'r> Scanner<'s, 'r> {
         }
     }
 
-    pub fn place(&self) -> Place {
-        Place {
-            offset: self.stream.position(),
-            ..self.place
-        }
+    /// Where the next byte is.
+    pub fn place(&mut self) -> Place {
+        self.stream.mark();
+        self.stream.marked()
     }
 
     /// What comes next, for a rejection.
@@ -101,14 +97,6 @@ impl<'s, 'r> Scanner<'s, 'r> {
                 .iter()
                 .position(|&byte| !is_space(byte))
                 .unwrap_or(chunk.len());
-            let lines = chunk[..spaces]
-                .iter()
-                .filter(|&&byte| byte == b'\n')
-                .count();
-            if let Some(last) = chunk[..spaces].iter().rposition(|&byte| byte == b'\n') {
-                self.place.line += lines as u64;
-                self.place.line_offset = self.stream.position() + last as u64 + 1;
-            }
             self.stream.consume(spaces);
         }
     }
@@ -462,6 +450,7 @@ mod tests {
             b"\"\\ud800\"",
             b"\"\\ud800\\u0041\"",
             b"\"\\udc00\"",
+            b"\"\\udc00\\udc00\"",
             b"\"\n\"",
             b"\"\0\"",
             b"]",

@@ -86,6 +86,18 @@ fn a_record_of_many_small_parts_is_bounded_too() {
             "{toml} {head}"
         );
     }
+    // Small in the file and small as JSON, large in between.
+    let many = format!("<r><p>{}</p></r>", "<a/>".repeat(10_000));
+    for toml in [
+        "",
+        "fields = { a = { each = 'a', key = 'k', value = '.' } }",
+    ] {
+        assert_eq!(
+            rejected_within(SMALL, toml, many.as_bytes()).reason,
+            Reason::RecordTooLarge,
+            "{toml}"
+        );
+    }
     // Little in, much out: a kilobyte of keys for each few bytes.
     let toml = "fields = { a = { each = 'a', fields = { k = { each = 'i', key = 'image_{.}', value = '.', fill_gaps = true } } } }";
     let bomb = format!("<r><p>{}</p></r>", "<a><i>1000</i></a>".repeat(500));
@@ -125,6 +137,29 @@ fn each_limit_has_its_own_reason() {
         rejected_within(limits, "", endless("<r>", b"<p/>")).reason,
         Reason::FileTooLarge
     );
+}
+
+#[test]
+fn the_place_is_right_wherever_the_buffers_end() {
+    for padding in [
+        0, 1, 1_000, 130_000, 131_000, 131_071, 131_072, 131_073, 300_000,
+    ] {
+        let head = format!("<r>\n{}\n", "x\ny".repeat(padding / 3));
+        let xml = format!("{head}  <p a='{}", "z\n".repeat(100_000));
+        let rejection = rejected("record = 'r/p'", &xml);
+        assert_eq!(rejection.reason, Reason::MalformedXml);
+        assert_eq!(
+            rejection.byte_offset,
+            Some(head.len() as u64 + 2),
+            "{padding}"
+        );
+        assert_eq!(
+            rejection.line,
+            Some(head.lines().count() as u64 + 1),
+            "{padding}"
+        );
+        assert_eq!(rejection.column, Some(3), "{padding}");
+    }
 }
 
 #[test]

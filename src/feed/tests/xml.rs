@@ -128,6 +128,11 @@ fn types_defaults_required_and_trim_do_what_they_say() {
         (Some(2), Some(2), Some(2))
     );
     assert_eq!(missing.path.as_deref(), Some("r/p/name"));
+    let empty = rejected(toml, "<r><p><name>x</name></p>\n<p/></r>");
+    assert_eq!(
+        (empty.record, empty.line, empty.column),
+        (Some(2), Some(2), Some(1))
+    );
     let wrong = rejected(toml, "<r><p><name>x</name><price>12 EUR</price></p></r>");
     assert_eq!(
         (wrong.reason, wrong.excerpt.as_deref()),

@@ -20,13 +20,13 @@ use crate::feed::limits::Limits;
 use crate::feed::names::{NameTest, Scopes};
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection, excerpt};
 
-pub enum Token<'b> {
+pub enum Token<'e> {
     Start {
-        tag: BytesStart<'b>,
+        tag: &'e BytesStart<'e>,
         is_empty: bool,
     },
     End,
-    Text(Cow<'b, str>),
+    Text(Cow<'e, str>),
     /// Something without content: a comment, the declaration, white space around the root.
     Nothing,
     Eof,
@@ -40,13 +40,10 @@ pub struct Events<'s, 'r> {
     has_root: bool,
     is_declared: bool,
     encoding: Declared,
-    /// Where the event in hand begins.
-    place: Place,
 }
 
 impl<'s, 'r> Events<'s, 'r> {
     pub fn new(stream: &'s mut Stream<'r>, limits: &'r Limits) -> Self {
-        let place = Place::start_of_file(stream.position());
         Self {
             reader: Reader::from_reader(stream),
             limits,
@@ -54,12 +51,12 @@ impl<'s, 'r> Events<'s, 'r> {
             has_root: false,
             is_declared: false,
             encoding: Declared::Utf8,
-            place,
         }
     }
 
-    pub fn place(&self) -> Place {
-        self.place
+    /// Where the event in hand begins.
+    pub fn place(&mut self) -> Place {
+        self.reader.get_mut().marked()
     }
 
     /// See [`Stream::allow`].
@@ -67,18 +64,21 @@ impl<'s, 'r> Events<'s, 'r> {
         self.reader.get_mut().allow();
     }
 
-    /// Reads on. `raw` must be the buffer of the event before, untouched: its line ends are counted now, off the common path.
-    pub fn next<'b>(&mut self, raw: &'b mut Vec<u8>) -> Result<Token<'b>, ConvertError> {
-        self.place.advance(raw);
+    /// Reads on, the bytes of the event going to `raw`. The event is not checked yet.
+    #[inline]
+    pub fn read<'b>(&mut self, raw: &'b mut Vec<u8>) -> quick_xml::Result<Event<'b>> {
         raw.clear();
-        let event = match self.reader.read_event_into(raw) {
-            Ok(event) => event,
-            Err(error) => return Err(self.refuse(error)),
-        };
-        self.check_encoding(&event)?;
+        self.reader.get_mut().mark();
+        self.reader.read_event_into(raw)
+    }
+
+    /// What an event means where it stands.
+    #[inline]
+    pub fn check<'e>(&mut self, event: &'e Event<'e>) -> Result<Token<'e>, ConvertError> {
+        self.check_encoding(event)?;
         match event {
             Event::Start(tag) => {
-                self.open(&tag)?;
+                self.open(tag)?;
                 self.depth += 1;
                 Ok(Token::Start {
                     tag,
@@ -86,7 +86,7 @@ impl<'s, 'r> Events<'s, 'r> {
                 })
             }
             Event::Empty(tag) => {
-                self.open(&tag)?;
+                self.open(tag)?;
                 Ok(Token::Start {
                     tag,
                     is_empty: true,
@@ -96,12 +96,12 @@ impl<'s, 'r> Events<'s, 'r> {
                 self.depth -= 1;
                 Ok(Token::End)
             }
-            Event::Text(text) if self.depth == 0 => self.between(&text),
-            Event::Text(text) => Ok(Token::Text(text::clean(text.into_inner())?)),
+            Event::Text(text) if self.depth == 0 => between(text),
+            Event::Text(text) => Ok(Token::Text(text::clean(text)?)),
             Event::CData(_) | Event::GeneralRef(_) if self.depth == 0 => Err(outside_root().into()),
-            Event::CData(text) => Ok(Token::Text(text::clean(text.into_inner())?)),
-            Event::GeneralRef(name) => Ok(Token::Text(text::reference(&name)?)),
-            Event::Decl(declaration) => self.declare(&declaration),
+            Event::CData(text) => Ok(Token::Text(text::clean(text)?)),
+            Event::GeneralRef(name) => Ok(Token::Text(text::reference(name)?)),
+            Event::Decl(declaration) => self.declare(declaration),
             Event::DocType(_) if self.has_root => {
                 Err(malformed("a DOCTYPE after the root element begins").into())
             }
@@ -111,16 +111,18 @@ impl<'s, 'r> Events<'s, 'r> {
     }
 
     /// Says where a rejection happened, as far as nobody has yet, and shows the event in hand.
-    pub fn locate(&self, error: ConvertError, raw: &[u8]) -> ConvertError {
+    pub fn locate(&mut self, error: ConvertError, raw: &[u8]) -> ConvertError {
         error.complete(|rejection| {
-            rejection.place(self.place);
+            rejection.place(self.place());
             if rejection.excerpt.is_none() {
                 rejection.excerpt = excerpt(raw);
             }
         })
     }
 
-    fn refuse(&mut self, error: quick_xml::Error) -> ConvertError {
+    /// What an error of the parser stands for.
+    #[cold]
+    pub fn refuse(&mut self, error: quick_xml::Error) -> ConvertError {
         match error {
             quick_xml::Error::Io(error) => match Arc::try_unwrap(error) {
                 Ok(error) => ConvertError::from_carrier(error),
@@ -155,18 +157,10 @@ impl<'s, 'r> Events<'s, 'r> {
         }
         self.has_root = true;
         check_name(tag.name().0, self.limits)?;
-        if tag.contains('<') {
+        if tag.attributes_raw().contains('<') {
             return Err(malformed("`<` inside a tag"));
         }
         Ok(())
-    }
-
-    fn between(&self, text: &str) -> Result<Token<'static>, ConvertError> {
-        if text::is_blank(text) {
-            Ok(Token::Nothing)
-        } else {
-            Err(outside_root().into())
-        }
     }
 
     fn declare(&mut self, declaration: &BytesDecl<'_>) -> Result<Token<'static>, ConvertError> {
@@ -239,6 +233,14 @@ pub fn attributes<'a>(
         check_name(attribute.key.0, limits)?;
         Ok((attribute.key.0, text::attribute_value(attribute.value)?))
     })
+}
+
+fn between(text: &str) -> Result<Token<'static>, ConvertError> {
+    if text::is_blank(text) {
+        Ok(Token::Nothing)
+    } else {
+        Err(outside_root().into())
+    }
 }
 
 fn check_name(name: &str, limits: &Limits) -> Result<(), Box<Rejection>> {

@@ -55,12 +55,18 @@ pub fn convert<'p>(
     let mut walk = Walk::new(source, mapping, records);
     let mut raw = Vec::new();
     loop {
-        if !walk.in_record() {
+        let was_in_record = walk.in_record;
+        if !was_in_record {
             events.allow();
         }
-        let token = events.next(&mut raw);
-        let place = events.place();
-        match token.and_then(|token| walk.step(&token, place)) {
+        let step = match events.read(&mut raw) {
+            Ok(ref event) => events.check(event).and_then(|token| walk.step(token)),
+            Err(error) => Err(events.refuse(error)),
+        };
+        match step {
+            Ok(true) if walk.in_record && !was_in_record => {
+                walk.record_place = Some(events.place())
+            }
             Ok(true) => {}
             Ok(false) => return Ok(()),
             Err(error) => return Err(events.locate(walk.describe(error), &raw)),
@@ -77,8 +83,9 @@ struct Walk<'a, 'p, 'w, M> {
     depth: usize,
     /// The names of those, counted from the root, that are on the record path.
     on_path: Vec<String>,
-    /// Where the record in hand begins.
-    record: Option<Place>,
+    in_record: bool,
+    /// Where the record in hand begins, once its first event is done with.
+    record_place: Option<Place>,
 }
 
 impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
@@ -90,32 +97,29 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             records,
             depth: 0,
             on_path: Vec::new(),
-            record: None,
+            in_record: false,
+            record_place: None,
         }
     }
 
-    fn in_record(&self) -> bool {
-        self.record.is_some()
-    }
-
     /// Whether there is more to come.
-    fn step(&mut self, token: &Token<'_>, place: Place) -> Result<bool, ConvertError> {
+    fn step(&mut self, token: Token<'_>) -> Result<bool, ConvertError> {
         match token {
             Token::Start { tag, is_empty } => {
-                self.start(tag, place)?;
-                if *is_empty {
+                self.start(tag)?;
+                if is_empty {
                     self.end()?;
                 }
             }
             Token::End => self.end()?,
-            Token::Text(text) if self.in_record() => self.mapping.text(text)?,
+            Token::Text(text) if self.in_record => self.mapping.text(&text)?,
             Token::Text(_) | Token::Nothing => {}
             Token::Eof => return self.finish().map(|()| false),
         }
         Ok(true)
     }
 
-    fn start(&mut self, tag: &BytesStart<'_>, place: Place) -> Result<(), ConvertError> {
+    fn start(&mut self, tag: &BytesStart<'_>) -> Result<(), ConvertError> {
         let parents = self.depth;
         self.depth += 1;
         if self.scopes.matter() {
@@ -126,7 +130,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             scopes: &self.scopes,
             limits: self.source.limits,
         };
-        if self.record.is_some() {
+        if self.in_record {
             return self.mapping.start(element);
         }
         let next = self
@@ -137,7 +141,8 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
         if next.is_some_and(|test| element.is(test)) {
             self.on_path.push(element.name().to_owned());
             if self.depth == self.source.record.len() {
-                self.record = Some(place);
+                self.in_record = true;
+                self.record_place = None;
                 self.mapping.begin();
                 self.mapping.start(element)?;
             }
@@ -146,10 +151,10 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
     }
 
     fn end(&mut self) -> Result<(), ConvertError> {
-        if let Some(place) = self.record {
+        if self.in_record {
             self.mapping.end();
             if self.depth == self.source.record.len() {
-                self.write(place)?;
+                self.write()?;
             }
         }
         if self.on_path.len() == self.depth {
@@ -160,11 +165,14 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
         Ok(())
     }
 
-    fn write(&mut self, place: Place) -> Result<(), ConvertError> {
+    fn write(&mut self) -> Result<(), ConvertError> {
         self.records
             .add(|record| self.mapping.write(record))
-            .map_err(|error| error.complete(|rejection| rejection.place(place)))?;
-        self.record = None;
+            .map_err(|error| match self.record_place {
+                Some(place) => error.complete(|rejection| rejection.place(place)),
+                None => error,
+            })?;
+        self.in_record = false;
         Ok(())
     }
 
@@ -196,7 +204,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
     fn describe(&self, error: ConvertError) -> ConvertError {
         error.complete(|rejection| {
             let mut path = self.on_path.join("/");
-            if self.in_record() {
+            if self.in_record {
                 rejection.record = Some(self.records.count() + 1);
                 let inside = rejection
                     .path

@@ -213,8 +213,8 @@ impl Writer<'_, '_, '_> {
     fn element(&mut self, id: EntryId) -> Result<(), ConvertError> {
         let children = self.push_children(id);
         let has_children = !children.is_empty();
-        let has_attributes = matches!(self.whole.tape.get(id + 1), Some(Entry::Attribute { .. }))
-            && self.whole.end_of(id) > id + 1;
+        let inside = &self.whole.tape[id + 1..self.whole.end_of(id)];
+        let has_attributes = matches!(inside.first(), Some(Entry::Attribute { .. }));
         if !has_children && !has_attributes {
             return self.text(id);
         }
@@ -232,7 +232,7 @@ impl Writer<'_, '_, '_> {
 
     fn attributes(&mut self, id: EntryId, is_first: &mut bool) -> Result<(), ConvertError> {
         let whole = self.whole;
-        for entry in whole.tape[id + 1..whole.end_of(id)].iter() {
+        for entry in &whole.tape[id + 1..whole.end_of(id)] {
             let Entry::Attribute { name, value } = entry else {
                 break;
             };
