@@ -35,8 +35,8 @@ pub enum Stage {
     Convert,
 }
 
-/// Longest wait for servers of the process to end after everything else has.
-const CLOSING: Duration = Duration::from_secs(25);
+/// Longest wait for a connection or a Kafka call that is under way when everything else has ended.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Runs the stages until a signal or a failure.
 pub async fn run(config: Config, stages: &BTreeSet<Stage>) -> Result<(), Failure> {
@@ -141,8 +141,16 @@ async fn start_convert(
     );
     let handle = runtime.and_then(Runtime::start).map_err(runtime_failure)?;
     let status = handle.status.clone();
+    let overdue = Duration::from_secs(config.shutdown.drain_timeout_secs) + CLOSING;
+    let shutdown = shutdown.clone();
     tasks.spawn(async move {
-        let ended = handle.ended().await.map_err(runtime_failure);
+        let ended = tokio::select! {
+            ended = handle.ended() => ended.map_err(runtime_failure),
+            () = after(&shutdown, overdue) => {
+                warn!("Kafka does not answer; leaving without it, which is safe");
+                Ok(())
+            }
+        };
         // The lock on the folder is held until the last transaction is over.
         drop(folder);
         ended
@@ -227,15 +235,17 @@ fn serve(
 ) {
     let shutdown = shutdown.clone();
     tasks.spawn(async move {
-        let closing = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(CLOSING).await;
-        };
         tokio::select! {
             served = server => served.map_err(|error| Failure::bug(what, error)),
-            () = closing => Ok(()),
+            () = after(&shutdown, CLOSING) => Ok(()),
         }
     });
+}
+
+/// Resolves a while after a shutdown was asked for.
+async fn after(shutdown: &CancellationToken, pause: Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(pause).await;
 }
 
 async fn listen(address: std::net::SocketAddr, setting: &str) -> Result<TcpListener, Failure> {

@@ -12,6 +12,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
+    metadata::Metadata,
 };
 
 use super::{
@@ -115,28 +116,36 @@ impl Admin {
             .create_with_context(complaints.clone())
             .map_err(AdminError::Client)?;
         let timeout = settings::call_timeout(kafka);
-        let metadata = client
+        let brokers = kafka.brokers.join(",");
+        let mut admin = Self {
+            client,
+            complaints,
+            brokers,
+            broker_count: 0,
+            timeout,
+        };
+        admin.broker_count = admin.metadata()?.brokers().len();
+        Ok(admin)
+    }
+
+    /// What the cluster says of itself; an error that names what librdkafka complained of.
+    fn metadata(&self) -> Result<Metadata, AdminError> {
+        self.client
             .inner()
-            .fetch_metadata(None, timeout)
+            .fetch_metadata(None, self.timeout)
             .map_err(|error| {
-                let said = complaints
+                let said = self
+                    .complaints
                     .0
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .take();
+                let reason = said.unwrap_or_else(|| error.to_string());
                 AdminError::Unreachable {
-                    brokers: kafka.brokers.join(","),
-                    reason: said.unwrap_or_else(|| error.to_string()),
+                    brokers: self.brokers.clone(),
+                    reason,
                 }
-            })?;
-        let broker_count = metadata.brokers().len();
-        Ok(Self {
-            client,
-            complaints,
-            brokers: kafka.brokers.join(","),
-            broker_count,
-            timeout,
-        })
+            })
     }
 
     fn options(&self) -> AdminOptions {
@@ -186,22 +195,7 @@ impl Admin {
 
     /// What does not fit, a sentence each; empty when all is well.
     pub async fn problems(&self, specs: &[TopicSpec]) -> Result<Vec<String>, AdminError> {
-        let metadata = self
-            .client
-            .inner()
-            .fetch_metadata(None, self.timeout)
-            .map_err(|error| {
-                let said = self
-                    .complaints
-                    .0
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take();
-                AdminError::Unreachable {
-                    brokers: self.brokers.clone(),
-                    reason: said.unwrap_or_else(|| error.to_string()),
-                }
-            })?;
+        let metadata = self.metadata()?;
         let partitions: HashMap<&str, i32> = metadata
             .topics()
             .iter()

@@ -34,7 +34,7 @@ pub mod runtime;
 mod session;
 pub mod settings;
 pub mod status;
-mod store;
+pub mod store;
 mod transaction;
 mod watchdog;
 

@@ -1,6 +1,7 @@
 //! The servers that a test run has, as `tests/run` names them in the environment.
 
 use std::env;
+use std::io::Write;
 
 use super::world::WorldBuilder;
 
@@ -25,7 +26,7 @@ impl Stack {
             let required = env::var("FEEDMILL_TEST_REQUIRE").is_ok_and(|value| value == "1");
             let note = "needs FEEDMILL_TEST_KAFKA and FEEDMILL_TEST_S3 (tests/run starts both)";
             assert!(!required, "{note}");
-            eprintln!("skipped: {note}");
+            say_skipped(note);
         }
         stack
     }
@@ -34,4 +35,11 @@ impl Stack {
     pub fn world(&self, name: &str) -> WorldBuilder {
         WorldBuilder::new(self.clone(), name)
     }
+}
+
+/// Straight to standard error: the test runner keeps what `eprintln!` writes to itself.
+fn say_skipped(note: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let _ = writeln!(std::io::stderr(), "skipped {test}: {note}");
 }
