@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    cli::Failure,
     config::{Config, matcher::FeedMatch},
     convert::Convert,
+    failure::Failure,
     intake::{
         publish::Publisher,
         webhook::{self, WebhookState},

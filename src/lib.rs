@@ -20,13 +20,14 @@
 //! * [`feed`]: the conversion engine: bytes to JSON; knows nothing of Kafka and S3
 //! * [`s3`]: the client, and what its errors mean
 //!
-//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`shutdown`], [`telemetry`], [`object`] (names and
+//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`failure`] (exit codes), [`shutdown`], [`telemetry`], [`object`] (names and
 //! ETags), [`faults`] (what tests may break).
 
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod failure;
 pub mod faults;
 pub mod feed;
 pub mod intake;

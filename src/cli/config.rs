@@ -2,8 +2,11 @@
 
 use clap::Subcommand;
 
-use super::{Failure, loaded};
-use crate::config::{Sources, show};
+use super::loaded;
+use crate::{
+    config::{Sources, show},
+    failure::Failure,
+};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

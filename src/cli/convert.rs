@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context, anyhow};
 use clap::Args;
 
-use super::Failure;
 use crate::{
     config::Config,
+    failure::Failure,
     feed::{self, ConvertError, Plan, Rejection, spec::Spec},
 };
 

@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     app::{self, Stage},
     config::{Config, Loaded, Sources, load},
+    failure::Failure,
     telemetry::logging,
 };
 
@@ -61,49 +62,6 @@ enum Command {
     Config(config::Command),
     /// What became of the files: the results topic, oldest first
     Results(results::Arguments),
-}
-
-/// How a command failed; decides the exit code.
-#[derive(Debug)]
-pub enum Failure {
-    /// A bug of ours: 1.
-    Bug(anyhow::Error),
-    /// The command line or the configuration: 2.
-    Usage(anyhow::Error),
-    /// Kafka, S3, or something else outside: 3.
-    Service(anyhow::Error),
-    /// Everything was done, and something was found: 4. It has been said already.
-    Findings,
-}
-
-impl Failure {
-    pub fn bug(what: &'static str, error: impl Into<anyhow::Error>) -> Self {
-        Self::Bug(error.into().context(what))
-    }
-
-    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self::Usage(error.into())
-    }
-
-    pub fn service(error: impl Into<anyhow::Error>) -> Self {
-        Self::Service(error.into())
-    }
-
-    fn code(&self) -> u8 {
-        match self {
-            Self::Bug(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Service(_) => 3,
-            Self::Findings => 4,
-        }
-    }
-
-    fn error(&self) -> Option<&anyhow::Error> {
-        match self {
-            Self::Bug(error) | Self::Usage(error) | Self::Service(error) => Some(error),
-            Self::Findings => None,
-        }
-    }
 }
 
 /// Runs the command of this process.

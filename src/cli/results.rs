@@ -14,9 +14,9 @@ use rdkafka::{
     error::KafkaError,
 };
 
-use super::Failure;
 use crate::{
     config::Config,
+    failure::Failure,
     kafka::{
         admin::Admin,
         partitioner::partition_of,

@@ -3,10 +3,10 @@
 use anyhow::anyhow;
 use clap::Subcommand;
 
-use super::Failure;
 use crate::{
     config::Config,
     convert,
+    failure::Failure,
     kafka::admin::{self, Admin, Made},
     topics::{Topics, layout},
 };

@@ -278,8 +278,11 @@ impl Stage for Convert {
         };
         let ending = settling.ending().await;
         self.log(&event, position, feed, &ending, began.elapsed());
-        self.metrics
-            .ended(&ending, feed.map(|feed| feed.name.as_str()));
+        self.metrics.ended(
+            ending.outcome(),
+            ending.reason(),
+            feed.map(|feed| feed.name.as_str()),
+        );
         self.answer(&event, position, state.as_deref(), feed, &ending)
     }
 

@@ -96,7 +96,7 @@ impl Settling<'_> {
                 }
                 Again::Failed(error) => {
                     failures += 1;
-                    self.stage.metrics.retried(error.failure);
+                    self.stage.metrics.retried(error.failure.code());
                     warn!(
                         bucket = self.object.bucket(), key = self.object.key(), event_id = %self.event.id,
                         failures, %error, "attempt failed; trying again"

@@ -33,6 +33,7 @@ mod restore;
 pub mod runtime;
 mod session;
 pub mod settings;
+mod shared;
 pub mod status;
 pub mod store;
 mod transaction;

@@ -26,8 +26,8 @@ use tracing::{info, warn};
 use super::{
     Stage, StateBytes, progress,
     rebalance::LogContext,
-    runtime::Shared,
     settings::{self, Isolation},
+    shared::Shared,
     store::{LogIdentity, StoreError},
 };
 use crate::faults::{self, Fault};

@@ -21,6 +21,7 @@ use super::{
     error::RuntimeError,
     folder::StateFolder,
     session::{Session, Stop},
+    shared::Shared,
     status::Status,
     store::Store,
     watchdog,
@@ -37,22 +38,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A session that lived this long had recovered.
 const HEALTHY: Duration = Duration::from_secs(30);
-
-/// What every part of a stage's runtime shares.
-pub struct Shared<S: Stage> {
-    pub stage: Arc<S>,
-    pub settings: StageSettings,
-    pub kafka: Kafka,
-    pub group: String,
-    pub transactional_id: String,
-    pub store: Store,
-    pub status: Status,
-    pub tasks: tokio::runtime::Handle,
-    /// Set: take no more events, commit what is finished, leave.
-    pub shutdown: CancellationToken,
-    /// How long work in flight may go on after that.
-    pub drain: Duration,
-}
 
 /// A stage ready to run.
 pub struct Runtime<S: Stage>(Arc<Shared<S>>);

@@ -8,9 +8,8 @@ use prometheus::{
 };
 
 use crate::{
-    convert::answer::Ending,
     kafka::{Status, status::PartitionStatus},
-    s3::Failure,
+    topics::Outcome,
 };
 
 /// Label value of files that no feed matches.
@@ -27,21 +26,19 @@ pub struct ConvertMetrics {
 
 impl ConvertMetrics {
     /// Counts how an event ended.
-    pub fn ended(&self, ending: &Ending, feed: Option<&str>) {
+    pub fn ended(&self, outcome: Outcome, reason: Option<&str>, feed: Option<&str>) {
         let feed = feed.unwrap_or(NO_FEED);
-        self.files
-            .with_label_values(&[feed, ending.outcome().name()])
-            .inc();
-        if let Some(reason) = ending.reason() {
+        self.files.with_label_values(&[feed, outcome.name()]).inc();
+        if let Some(reason) = reason {
             self.dead_letters
                 .with_label_values(&["convert", reason])
                 .inc();
         }
     }
 
-    /// Counts an attempt that will be made again.
-    pub fn retried(&self, failure: Failure) {
-        self.retries.with_label_values(&[failure.code()]).inc();
+    /// Counts an attempt that will be made again, by the code of what failed.
+    pub fn retried(&self, failure: &'static str) {
+        self.retries.with_label_values(&[failure]).inc();
     }
 
     /// Observes how long reading and converting one file took.
@@ -267,7 +264,7 @@ mod tests {
     #[test]
     fn the_metrics_render_with_the_runtimes_numbers_and_each_family_once() {
         let metrics = Metrics::new();
-        metrics.convert.ended(&Ending::Duplicate, Some("nsx"));
+        metrics.convert.ended(Outcome::Duplicate, None, Some("nsx"));
         let text = metrics.render(&[("convert", Status::default())]);
         assert!(
             text.contains(r#"feedmill_convert_files_total{feed="nsx",outcome="duplicate"} 1"#),

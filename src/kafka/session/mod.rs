@@ -34,9 +34,8 @@ use super::{
     ffi,
     lane::Lane,
     rebalance::{self, GroupContext},
-    restore,
-    runtime::Shared,
-    settings,
+    restore, settings,
+    shared::Shared,
     store::LogIdentity,
     transaction::TransactionalProducer,
 };

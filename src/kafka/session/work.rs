@@ -10,7 +10,7 @@ use super::{Done, Phase, Session, Stop, Wake, Worked, kafka_stop};
 use crate::kafka::{
     Position, Stage,
     lane::{Next, Work},
-    runtime::Shared,
+    shared::Shared,
     status::PartitionStatus,
     store::StoreError,
 };

@@ -1,0 +1,46 @@
+//! How a command fails: what to say, and the exit code.
+
+/// How a command failed; decides the exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// A bug of ours: 1.
+    Bug(anyhow::Error),
+    /// The command line or the configuration: 2.
+    Usage(anyhow::Error),
+    /// Kafka, S3, or something else outside: 3.
+    Service(anyhow::Error),
+    /// Everything was done, and something was found: 4. It has been said already.
+    Findings,
+}
+
+impl Failure {
+    pub fn bug(what: &'static str, error: impl Into<anyhow::Error>) -> Self {
+        Self::Bug(error.into().context(what))
+    }
+
+    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self::Usage(error.into())
+    }
+
+    pub fn service(error: impl Into<anyhow::Error>) -> Self {
+        Self::Service(error.into())
+    }
+
+    /// The process's exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Bug(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Service(_) => 3,
+            Self::Findings => 4,
+        }
+    }
+
+    /// What to print, unless it has been said already.
+    pub fn error(&self) -> Option<&anyhow::Error> {
+        match self {
+            Self::Bug(error) | Self::Usage(error) | Self::Service(error) => Some(error),
+            Self::Findings => None,
+        }
+    }
+}

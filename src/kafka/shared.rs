@@ -1,0 +1,24 @@
+//! What every part of a stage's runtime shares.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Stage, StageSettings, Status, store::Store};
+use crate::config::Kafka;
+
+/// A stage, its settings, its local state, and the outside of its runtime.
+pub struct Shared<S: Stage> {
+    pub stage: Arc<S>,
+    pub settings: StageSettings,
+    pub kafka: Kafka,
+    pub group: String,
+    pub transactional_id: String,
+    pub store: Store,
+    pub status: Status,
+    pub tasks: tokio::runtime::Handle,
+    /// Set: take no more events, commit what is finished, leave.
+    pub shutdown: CancellationToken,
+    /// How long work in flight may go on after that.
+    pub drain: Duration,
+}
