@@ -21,6 +21,7 @@ use super::{
     error::RuntimeError,
     folder::StateFolder,
     session::{Session, Stop},
+    settings,
     shared::Shared,
     status::Status,
     store::Store,
@@ -88,7 +89,8 @@ impl<S: Stage> Runtime<S> {
         let (name, status) = (shared.settings.name, shared.status.clone());
         let (answer, result) = oneshot::channel();
         let alive = Arc::new(());
-        watchdog::watch(name, status.clone(), Arc::downgrade(&alive))?;
+        let call_timeout = settings::call_timeout(&shared.kafka);
+        watchdog::watch(name, status.clone(), call_timeout, Arc::downgrade(&alive))?;
         let run = move || {
             // Nobody waiting for the answer means the process is ending anyway.
             let _ = answer.send(run(&shared));

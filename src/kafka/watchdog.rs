@@ -5,19 +5,24 @@ use std::{process, thread, time::Duration};
 
 use super::{error::RuntimeError, status::Status};
 
-/// Longer than any chain of bounded calls between two rounds of the loop.
-const LIMIT: Duration = Duration::from_secs(120);
+/// The least time a kafka thread may take for one round of its loop.
+const LEAST: Duration = Duration::from_secs(120);
 
-/// Watches a runtime until its status is dropped by everybody else or `done` is set.
+/// Bounded calls, with their retries, that may follow each other in one round: sending offsets, committing, aborting.
+const CALLS: u32 = 12;
+
+/// Watches a runtime until `done` is dropped.
 pub fn watch(
     stage: &'static str,
     status: Status,
+    call_timeout: Duration,
     done: std::sync::Weak<()>,
 ) -> Result<(), RuntimeError> {
+    let limit = LEAST.max(CALLS * call_timeout);
     let watch = move || {
         while done.strong_count() > 0 {
             let idle = status.since_poll();
-            if idle > LIMIT {
+            if idle > limit {
                 tracing::error!(
                     stage,
                     idle_secs = idle.as_secs(),
