@@ -41,7 +41,7 @@ async fn bench() {
     let Some(stack) = Stack::from_env() else {
         return;
     };
-    let input = files::ProductFile::new("bench", 1).records(60);
+    let input = files::ProductFile::new("bench", 1).records(100);
     let (xml, json) = (input.xml(), input.json().to_string().into_bytes());
     println!(
         "{} files of {} bytes, {CONCURRENCY} at a time, {ROUNDS} rounds",
@@ -57,7 +57,7 @@ async fn bench() {
             .settings(&settings)
             .create()
             .await;
-        let keys: Vec<String> = (0..files()).map(|n| format!("bench/{n}.xml")).collect();
+        let keys: Vec<String> = (0..files()).map(|n| format!("products/{n}.xml")).collect();
         upload(&world, &keys, &xml).await;
         let alone = bare_s3(&world, &keys, &json).await;
         let pipeline = through_feedmill(&world, &keys).await;

@@ -1,14 +1,15 @@
 //! Runs the conversion engine between an S3 body and an upload.
 //!
-//! The engine is plain blocking code; it runs on a thread of its own, reads the body chunk by chunk, and hands the output
-//! over in parts. At most three parts are held: one being filled, one handed over, one on its way.
+//! The engine is plain blocking code. A small file is read whole and converted on the spot; any other is converted on a
+//! thread of its own, which reads the body chunk by chunk and hands the output over in parts. At most three parts are
+//! held: one being filled, one handed over, one on its way.
 
 use std::{
-    io::{self, Write},
+    io::{self, Read, Write},
     sync::Arc,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, task::spawn_blocking};
 
@@ -40,39 +41,79 @@ pub enum Unconverted {
     Failed(S3Error),
 }
 
+/// Source up to this size, in bytes, is read whole first.
+const SMALL: u64 = 256 * 1024;
+
+/// Output of a small source up to this size, in bytes, is made right here: a millisecond or two of an async worker's
+/// time, which is less than handing the file to a thread and back.
+const SMALL_OUTPUT: usize = 1024 * 1024;
+
 /// Converts a body; parts of a large output are uploaded on the way, and none of them is visible yet.
 pub async fn convert<'a>(
     plan: Arc<Plan>,
     body: Body,
+    upload: Upload<'a>,
+    part_bytes: usize,
+) -> Result<Converted<'a>, Unconverted> {
+    if body.length().is_none_or(|length| length > SMALL) {
+        return stream(plan, body, upload, part_bytes).await;
+    }
+    let bytes = body.collect().await.map_err(read_failed)?;
+    let mut writer = Whole::new(part_bytes.min(SMALL_OUTPUT));
+    match feed::convert(&plan, &bytes[..], &mut writer) {
+        Ok(summary) => {
+            let (last, sha256) = writer.finish();
+            Ok(Converted {
+                upload,
+                last,
+                sha256,
+                summary,
+            })
+        }
+        Err(ConvertError::Rejected(rejection)) => Err(Unconverted::Rejected(rejection)),
+        // More output than fits, from few bytes (compressed, say): as a stream then.
+        Err(ConvertError::Write(_)) => stream(plan, bytes.reader(), upload, part_bytes).await,
+        Err(ConvertError::Read(error)) => Err(read_failed(error)),
+    }
+}
+
+/// Runs the engine on a thread of its own, and uploads the parts it hands over.
+async fn stream<'a>(
+    plan: Arc<Plan>,
+    input: impl Read + Send + 'static,
     mut upload: Upload<'a>,
     part_bytes: usize,
 ) -> Result<Converted<'a>, Unconverted> {
     let (sender, mut parts) = mpsc::channel(1);
     let engine = spawn_blocking(move || {
-        let mut writer = PartWriter {
-            part: BytesMut::new(),
-            part_bytes,
+        let mut writer = Parts {
+            part: Whole::new(part_bytes),
             sender,
-            hash: Sha256::new(),
         };
-        let summary = feed::convert(&plan, body, &mut writer)?;
-        Ok((summary, writer.part.freeze(), hex(&writer.hash.finalize())))
+        let summary = feed::convert(&plan, input, &mut writer)?;
+        let (last, sha256) = writer.part.finish();
+        Ok((summary, last, sha256))
     });
-    let mut failed = None;
+    let mut refused = None;
     while let Some(part) = parts.recv().await {
         if let Err(error) = upload.part(part).await {
             // Dropping the receiver ends the engine at its next part.
-            failed = Some(error);
+            refused = Some(error);
             break;
         }
     }
     drop(parts);
     let result = match engine.await {
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         Ok(result) => result,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ConvertError::Read(io::Error::other(
+                "the process is ending",
+            ))),
+        },
     };
-    let unconverted = match (result, failed) {
-        (Ok((summary, last, sha256)), None) => {
+    let unconverted = match (refused, result) {
+        (None, Ok((summary, last, sha256))) => {
             return Ok(Converted {
                 upload,
                 last,
@@ -80,15 +121,13 @@ pub async fn convert<'a>(
                 summary,
             });
         }
-        (_, Some(WriteError::Failed(error))) => Unconverted::Failed(error),
-        (_, Some(WriteError::Unexpected)) => {
+        (Some(WriteError::Failed(error)), _) => Unconverted::Failed(error),
+        (Some(WriteError::Unexpected), _) => {
             Unconverted::Failed(S3Error::unavailable("UploadPart", "the upload is gone"))
         }
-        (Err(ConvertError::Rejected(rejection)), None) => Unconverted::Rejected(rejection),
-        (Err(ConvertError::Read(error)), None) => {
-            Unconverted::Failed(S3Error::unavailable("GetObject", chain(&error)))
-        }
-        (Err(ConvertError::Write(error)), None) => {
+        (None, Err(ConvertError::Rejected(rejection))) => Unconverted::Rejected(rejection),
+        (None, Err(ConvertError::Read(error))) => read_failed(error),
+        (None, Err(ConvertError::Write(error))) => {
             Unconverted::Failed(S3Error::unavailable("UploadPart", chain(&error)))
         }
     };
@@ -96,30 +135,105 @@ pub async fn convert<'a>(
     Err(unconverted)
 }
 
-/// Collects output into parts and hashes it.
-struct PartWriter {
-    part: BytesMut,
-    part_bytes: usize,
-    sender: mpsc::Sender<Bytes>,
+fn read_failed(error: io::Error) -> Unconverted {
+    Unconverted::Failed(S3Error::unavailable("GetObject", chain(&error)))
+}
+
+/// Output in memory, hashed, and full at a size.
+struct Whole {
+    bytes: BytesMut,
+    most: usize,
     hash: Sha256,
 }
 
-impl Write for PartWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A full part is sent only when more follows, so that the last one is never empty.
-        if self.part.len() >= self.part_bytes {
-            let full = self.part.split().freeze();
-            self.sender
-                .blocking_send(full)
-                .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+impl Whole {
+    fn new(most: usize) -> Self {
+        Self {
+            bytes: BytesMut::new(),
+            most,
+            hash: Sha256::new(),
         }
-        let count = bytes.len().min(self.part_bytes - self.part.len());
-        self.part.extend_from_slice(&bytes[..count]);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= self.most
+    }
+
+    fn finish(self) -> (Bytes, String) {
+        (self.bytes.freeze(), hex(&self.hash.finalize()))
+    }
+}
+
+impl Write for Whole {
+    /// Zero when full, which `write_all` reports as an error.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(self.most - self.bytes.len());
+        self.bytes.extend_from_slice(&bytes[..count]);
         self.hash.update(&bytes[..count]);
         Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Output handed over in parts. A full part is sent only when more follows, so that the last one is never empty.
+struct Parts {
+    part: Whole,
+    sender: mpsc::Sender<Bytes>,
+}
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.part.is_full() {
+            let full = self.part.bytes.split().freeze();
+            let sent = self.sender.blocking_send(full);
+            sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
+        self.part.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_cut_into_full_parts_and_the_last_one_is_never_empty() {
+        let (sender, mut parts) = mpsc::channel(8);
+        let mut writer = Parts {
+            part: Whole::new(4),
+            sender,
+        };
+        writer.write_all(b"0123456789ab").unwrap();
+        let (last, sha256) = writer.part.finish();
+        assert_eq!(parts.blocking_recv().as_deref(), Some(&b"0123"[..]));
+        assert_eq!(parts.blocking_recv().as_deref(), Some(&b"4567"[..]));
+        assert_eq!(&last[..], b"89ab");
+        assert_eq!(sha256, hex(&Sha256::digest(b"0123456789ab")));
+    }
+
+    #[test]
+    fn output_in_memory_is_bounded() {
+        let mut writer = Whole::new(4);
+        assert!(writer.write_all(b"01234").is_err());
+        assert_eq!(&writer.finish().0[..], b"0123");
+    }
+
+    #[test]
+    fn an_upload_that_was_given_up_ends_the_engine() {
+        let (sender, parts) = mpsc::channel(1);
+        drop(parts);
+        let mut writer = Parts {
+            part: Whole::new(4),
+            sender,
+        };
+        let error = writer.write_all(b"0123456789").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 }

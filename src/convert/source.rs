@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_sdk_s3::{Client, primitives::ByteStream};
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
@@ -86,7 +86,7 @@ async fn get(
     Ok(Fetched::There(Box::new(Source { version, body })))
 }
 
-/// A body, read by a blocking thread: one chunk is held, and each is waited for at most `stall`.
+/// A body: one chunk is held, and each is waited for at most `stall`.
 pub struct Body {
     stream: ByteStream,
     chunk: Bytes,
@@ -107,11 +107,23 @@ impl Body {
         }
     }
 
-    fn next_chunk(&mut self) -> io::Result<bool> {
-        let next = self
-            .runtime
-            .block_on(timeout(self.stall, self.stream.next()));
-        match next {
+    /// Bytes still to come, when the server said how many there are.
+    pub fn length(&self) -> Option<u64> {
+        self.missing
+    }
+
+    /// Reads all of it; only for a body whose length is known to be small.
+    pub async fn collect(mut self) -> io::Result<Bytes> {
+        let mut bytes = BytesMut::new();
+        while self.next_chunk().await? {
+            bytes.extend_from_slice(&self.chunk);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Waits for the next chunk; false at the end.
+    async fn next_chunk(&mut self) -> io::Result<bool> {
+        match timeout(self.stall, self.stream.next()).await {
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 format!("no byte of the body in {} ms", self.stall.as_millis()),
@@ -140,7 +152,7 @@ impl Read for Body {
     /// Must be called on a thread that may block.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
-            if !self.next_chunk()? {
+            if !self.runtime.clone().block_on(self.next_chunk())? {
                 return Ok(0);
             }
         }
