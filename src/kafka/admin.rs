@@ -13,6 +13,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     metadata::Metadata,
+    producer::{BaseProducer, DeliveryResult, Producer, ProducerContext},
 };
 
 use super::{
@@ -81,9 +82,15 @@ pub enum AdminError {
     },
 }
 
-/// Remembers what librdkafka last complained of: its calls themselves often say no more than "timed out".
+/// Remembers what librdkafka first complained of: its calls themselves often say no more than "timed out".
 #[derive(Clone, Default)]
 struct Complaints(Arc<Mutex<Option<String>>>);
+
+impl Complaints {
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 impl ClientContext for Complaints {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -91,17 +98,21 @@ impl ClientContext for Complaints {
     }
 
     fn error(&self, _: KafkaError, reason: &str) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // That all brokers are down says less than why the first of them is.
-        if last.is_none() || !reason.contains("brokers are down") {
-            *last = Some(reason.to_owned());
-        }
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| reason.to_owned());
     }
+}
+
+impl ProducerContext for Complaints {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 /// A connection for administration.
 pub struct Admin {
-    client: AdminClient<Complaints>,
+    client: AdminClient<LogContext>,
+    /// An admin client serves no error callbacks; a producer, which never sends anything here, does.
+    asker: BaseProducer<Complaints>,
     complaints: Complaints,
     brokers: String,
     broker_count: usize,
@@ -112,17 +123,20 @@ impl Admin {
     /// Connects; blocks until a broker answered, or the request timeout is over.
     pub fn connect(kafka: &Kafka) -> Result<Self, AdminError> {
         let complaints = Complaints::default();
-        let client: AdminClient<Complaints> = settings::admin(kafka)
+        let settings = settings::admin(kafka);
+        let client = settings
+            .create_with_context(LogContext)
+            .map_err(AdminError::Client)?;
+        let asker = settings
             .create_with_context(complaints.clone())
             .map_err(AdminError::Client)?;
-        let timeout = settings::call_timeout(kafka);
-        let brokers = kafka.brokers.join(",");
         let mut admin = Self {
             client,
+            asker,
             complaints,
-            brokers,
+            brokers: kafka.brokers.join(","),
             broker_count: 0,
-            timeout,
+            timeout: settings::call_timeout(kafka),
         };
         admin.broker_count = admin.metadata()?.brokers().len();
         Ok(admin)
@@ -130,17 +144,13 @@ impl Admin {
 
     /// What the cluster says of itself; an error that names what librdkafka complained of.
     fn metadata(&self) -> Result<Metadata, AdminError> {
-        self.client
-            .inner()
+        self.asker
+            .client()
             .fetch_metadata(None, self.timeout)
             .map_err(|error| {
-                let said = self
-                    .complaints
-                    .0
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take();
-                let reason = said.unwrap_or_else(|| error.to_string());
+                // Why a connection failed is told to whoever polls.
+                self.asker.poll(Duration::from_millis(100));
+                let reason = self.complaints.take().unwrap_or_else(|| error.to_string());
                 AdminError::Unreachable {
                     brokers: self.brokers.clone(),
                     reason,
