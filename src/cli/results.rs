@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     failure::Failure,
     kafka::{
+        LogContext,
         admin::Admin,
         partitioner::partition_of,
         settings::{self, Isolation},
@@ -99,7 +100,7 @@ impl From<io::Error> for Ended {
 }
 
 struct Reader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<LogContext>,
     partitions: BTreeSet<i32>,
     timeout: Duration,
 }
@@ -109,8 +110,10 @@ impl Reader {
     fn open(config: &Config, object: Option<&ObjectRef>) -> Result<Self, KafkaError> {
         let topic = Topics::with_prefix(&config.kafka.topic_prefix).results;
         let group = format!("{}.results-reader", config.kafka.group);
-        let consumer: BaseConsumer =
-            settings::reader(&config.kafka, &group, Isolation::ReadCommitted).create()?;
+        let consumer: BaseConsumer<LogContext> = settings::create(
+            &settings::reader(&config.kafka, &group, Isolation::ReadCommitted),
+            LogContext,
+        )?;
         let timeout = settings::call_timeout(&config.kafka);
         let metadata = consumer.fetch_metadata(Some(&topic), timeout)?;
         let count = metadata

@@ -212,6 +212,21 @@ impl Answer<'_> {
         let event = self.event;
         let old = self.state.cloned().unwrap_or_default();
         let settled = |version: Option<&Version>, status: Option<Status>, outputs, letter| {
+            // Without a version nothing new is settled: what was stays.
+            let (etag, version_id, feed, mapping_hash) = match version {
+                None => (
+                    old.etag.clone(),
+                    old.version_id.clone(),
+                    old.feed.clone(),
+                    old.mapping_hash.clone(),
+                ),
+                Some(version) => (
+                    Some(version.etag.clone()),
+                    version.version_id.clone(),
+                    self.feed.map(|feed| feed.name.to_owned()),
+                    self.feed.map(|feed| feed.mapping_hash.to_owned()),
+                ),
+            };
             let last_request_id = match event.intent {
                 Intent::Reconvert => event.intent_id.clone(),
                 _ => old.last_request_id.clone(),
@@ -219,14 +234,12 @@ impl Answer<'_> {
             Change::Settle(Box::new(ObjectState {
                 bucket: event.bucket.clone(),
                 key: event.key.clone(),
-                etag: version
-                    .map(|version| version.etag.clone())
-                    .or(old.etag.clone()),
-                version_id: version.and_then(|version| version.version_id.clone()),
+                etag,
+                version_id,
                 status,
                 outputs,
-                feed: self.feed.map(|feed| feed.name.to_owned()),
-                mapping_hash: self.feed.map(|feed| feed.mapping_hash.to_owned()),
+                feed,
+                mapping_hash,
                 dead_letter_id: letter,
                 last_request_id,
                 generation: self.position.offset,
@@ -437,6 +450,7 @@ mod tests {
             outputs: vec![output()],
             last_request_id: Some("r".into()),
             generation: 3,
+            ..Settled::default()
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Converted<'a> {
 pub enum Unconverted {
     /// The file's own fault.
     Rejected(Box<Rejection>),
+    /// The output has more parts than S3 allows.
+    TooManyParts,
     /// May pass.
     Failed(S3Error),
 }
@@ -47,6 +49,9 @@ const SMALL: u64 = 256 * 1024;
 /// Output of a small source up to this size, in bytes, is made right here: a millisecond or two of an async worker's
 /// time, which is less than handing the file to a thread and back.
 const SMALL_OUTPUT: usize = 1024 * 1024;
+
+/// The first bytes of a gzip member (RFC 1952).
+const GZIP: [u8; 2] = [0x1F, 0x8B];
 
 /// Converts a body; parts of a large output are uploaded on the way, and none of them is visible yet.
 pub async fn convert<'a>(
@@ -59,6 +64,10 @@ pub async fn convert<'a>(
         return stream(plan, body, upload, part_bytes).await;
     }
     let bytes = body.collect().await.map_err(read_failed)?;
+    if bytes.starts_with(&GZIP) {
+        // What it takes to decompress can't be told from its size.
+        return stream(plan, bytes.reader(), upload, part_bytes).await;
+    }
     let mut writer = Whole::new(part_bytes.min(SMALL_OUTPUT));
     match feed::convert(&plan, &bytes[..], &mut writer) {
         Ok(summary) => {
@@ -71,7 +80,7 @@ pub async fn convert<'a>(
             })
         }
         Err(ConvertError::Rejected(rejection)) => Err(Unconverted::Rejected(rejection)),
-        // More output than fits, from few bytes (compressed, say): as a stream then.
+        // More output than fits, from few bytes: as a stream then.
         Err(ConvertError::Write(_)) => stream(plan, bytes.reader(), upload, part_bytes).await,
         Err(ConvertError::Read(error)) => Err(read_failed(error)),
     }
@@ -122,6 +131,7 @@ async fn stream<'a>(
             });
         }
         (Some(WriteError::Failed(error)), _) => Unconverted::Failed(error),
+        (Some(WriteError::TooManyParts), _) => Unconverted::TooManyParts,
         (Some(WriteError::Unexpected), _) => {
             Unconverted::Failed(S3Error::unavailable("UploadPart", "the upload is gone"))
         }

@@ -23,18 +23,22 @@ use tracing::info;
 use crate::{
     config::{self, Config, Output, matcher::Router, template::KeyTemplate},
     feed::{Plan, spec::OutputFormat},
-    kafka::{Decoded, Finished, OutRecord, Position, RawRecord, Stage, StageSettings, StateBytes},
+    kafka::{
+        Decoded, Finished, OutRecord, Position, RawRecord, Slot, Stage, StageSettings, StateBytes,
+    },
     object::ObjectRef,
     telemetry::metrics::ConvertMetrics,
     topics::{DecodeError, ObjectEvent, RejectedNotification, Topics, cut, decode, encode},
 };
 use answer::{Answer, Ending, Matched, Refusal, TopicNames};
 use settle::Settling;
-use source::Version;
 use state::Settled;
 
 /// The stage's name in groups, transactional ids and dead letters.
 pub const STAGE: &str = "convert";
+
+/// How much is kept of the record key of an event that can't be read, in bytes.
+const SAVED_KEY_BYTES: usize = 1_300;
 
 /// Memory counted for a file beside its parts, in bytes: the parser's buffers and one ordinary record.
 const BASE_WEIGHT: u64 = 256 * 1024;
@@ -145,28 +149,6 @@ impl Convert {
         .records()
     }
 
-    /// A record that is no event, copied for people and done with.
-    fn unreadable(&self, record: &RawRecord, reason: &str) -> Decoded<ObjectEvent> {
-        let Position { partition, offset } = record.position;
-        tracing::warn!(partition, offset, reason, "an event can't be read");
-        let body = record.value.as_deref().unwrap_or_default();
-        let copy = RejectedNotification {
-            partition: Some(partition),
-            offset: Some(offset),
-            ..RejectedNotification::new("events", reason, body)
-        };
-        let copy = OutRecord {
-            topic: Arc::clone(&self.rejected_topic),
-            partition: Some(0),
-            key: Some(record.key.clone()),
-            value: Some(encode(&copy)),
-            headers: Vec::new(),
-        };
-        Decoded::Unreadable(Finished {
-            records: vec![copy],
-        })
-    }
-
     fn log(
         &self,
         event: &ObjectEvent,
@@ -228,20 +210,20 @@ impl Stage for Convert {
 
     fn decode(&self, record: &RawRecord) -> Decoded<ObjectEvent> {
         let event: ObjectEvent = match record.value.as_deref().map(decode) {
-            None => return self.unreadable(record, "it has no value"),
+            None => return Decoded::Unreadable("it has no value".into()),
             Some(Err(error @ DecodeError::UnknownSchema { .. })) => {
                 return Decoded::Wait(format!(
                     "the event at offset {} was written by a newer feedmill or by another program ({error}); upgrade the workers that convert before those that take events in",
                     record.position.offset
                 ));
             }
-            Some(Err(error)) => return self.unreadable(record, &error.to_string()),
+            Some(Err(error)) => return Decoded::Unreadable(error.to_string()),
             Some(Ok(event)) => event,
         };
         match event.object() {
-            Err(error) => self.unreadable(record, &error.to_string()),
+            Err(error) => Decoded::Unreadable(error.to_string()),
             Ok(object) if object.message_key().as_bytes() != record.key => {
-                self.unreadable(record, "its record key is not bucket/key")
+                Decoded::Unreadable("its record key is not bucket/key".into())
             }
             Ok(_) => {
                 // Three parts of the output at most, and for a small file no more than itself.
@@ -250,11 +232,35 @@ impl Stage for Convert {
                     .size
                     .and_then(|size| u64::try_from(size).ok())
                     .unwrap_or(most);
-                Decoded::Event {
-                    event,
-                    weight: BASE_WEIGHT + size.saturating_mul(2).min(most),
-                }
+                let weight = BASE_WEIGHT + size.saturating_mul(2).min(most);
+                Decoded::Event { event, weight }
             }
+        }
+    }
+
+    fn unreadable(
+        &self,
+        position: Position,
+        key: &[u8],
+        value: Option<&[u8]>,
+        reason: &str,
+    ) -> Finished {
+        let Position { partition, offset } = position;
+        tracing::warn!(partition, offset, reason, "an event can't be read");
+        let copy = RejectedNotification {
+            partition: Some(partition),
+            offset: Some(offset),
+            ..RejectedNotification::new("events", reason, value.unwrap_or_default())
+        };
+        let record = OutRecord {
+            topic: Arc::clone(&self.rejected_topic),
+            partition: Some(0),
+            key: Some(key[..key.len().min(SAVED_KEY_BYTES)].to_vec()),
+            value: Some(encode(&copy)),
+            headers: Vec::new(),
+        };
+        Finished {
+            records: vec![record],
         }
     }
 
@@ -263,6 +269,7 @@ impl Stage for Convert {
         event: Arc<ObjectEvent>,
         position: Position,
         state: Option<Arc<Settled>>,
+        slot: &mut Slot,
     ) -> Finished {
         let began = std::time::Instant::now();
         let object = event
@@ -276,7 +283,7 @@ impl Stage for Convert {
             state: state.as_deref(),
             feed,
         };
-        let ending = settling.ending().await;
+        let ending = settling.ending(slot).await;
         self.log(&event, position, feed, &ending, began.elapsed());
         self.metrics.ended(
             ending.outcome(),
@@ -293,12 +300,9 @@ impl Stage for Convert {
         state: Option<Arc<Settled>>,
         refusal: &str,
     ) -> Finished {
-        let source = event.etag.clone().map(|etag| Version {
-            etag,
-            version_id: event.version_id.clone(),
-        });
+        // What was found and done can't be said, so nothing is settled by it: only a letter is opened.
         let ending = Ending::Refused {
-            source,
+            source: None,
             refusal: Refusal::new("outcome_too_large", cut(refusal, 200)).into(),
         };
         // Without the history and the names that can be long.

@@ -96,6 +96,8 @@ fn source_name(source: &ObjectRef) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     pub etag: ETag,
+    /// Bytes.
+    size: u64,
     metadata: HashMap<String, String>,
 }
 
@@ -111,9 +113,9 @@ pub enum Meaning {
 }
 
 impl Standing {
-    /// What this object is to a writer of `origin` with bytes of this hash; `named` when the state names this key as an
-    /// output of the source, so that an object without our metadata is that output, altered.
-    pub fn meaning(&self, origin: &Origin, sha256: &str, named: bool) -> Meaning {
+    /// What this object is to a writer of `origin` with bytes of this hash and size; `named` when the state names this key
+    /// as an output of the source, so that an object without our metadata is that output, altered.
+    pub fn meaning(&self, origin: &Origin, sha256: &str, size: u64, named: bool) -> Meaning {
         let says = |name: &str, value: &str| self.metadata.get(name).is_some_and(|is| is == value);
         if !says(SOURCE, &origin.source) {
             return match named && !self.metadata.contains_key(SOURCE) {
@@ -121,18 +123,17 @@ impl Standing {
                 false => Meaning::Foreign,
             };
         }
-        let same = says(SOURCE_ETAG, &origin.source_etag)
-            && says(MAPPING, &origin.mapping)
-            && says(SHA256, sha256);
-        match same {
+        // An output written in parts says no hash: it was not known when the upload began. The same version by the same
+        // mapping gives the same bytes.
+        let same_bytes = match self.metadata.get(SHA256) {
+            Some(is) => is == sha256,
+            None => self.size == size,
+        };
+        match says(SOURCE_ETAG, &origin.source_etag) && says(MAPPING, &origin.mapping) && same_bytes
+        {
             true => Meaning::Ours(self.etag.clone()),
             false => Meaning::Other(self.etag.clone()),
         }
-    }
-
-    /// The hash it says its bytes have; outputs written in parts say none.
-    pub fn sha256(&self) -> Option<&str> {
-        self.metadata.get(SHA256).map(String::as_str)
     }
 }
 
@@ -144,8 +145,16 @@ pub async fn head(s3: &Client, bucket: &str, key: &str) -> Result<Option<Standin
                 .e_tag()
                 .and_then(ETag::parse)
                 .ok_or_else(|| S3Error::unavailable("HeadObject", "the server sent no ETag"))?;
+            let size = response
+                .content_length()
+                .and_then(|size| u64::try_from(size).ok())
+                .unwrap_or(0);
             let metadata = response.metadata().cloned().unwrap_or_default();
-            Ok(Some(Standing { etag, metadata }))
+            Ok(Some(Standing {
+                etag,
+                size,
+                metadata,
+            }))
         }
         Err(error) => {
             let error = S3Error::new("HeadObject", &error);
@@ -162,6 +171,8 @@ pub async fn head(s3: &Client, bucket: &str, key: &str) -> Result<Option<Standin
 pub enum WriteError {
     /// What stands there is not what was expected (412; 404 for an absent one; or the upload was aborted by somebody).
     Unexpected,
+    /// The output has more parts than S3 allows.
+    TooManyParts,
     /// May pass; whether it was written after all is not known.
     Failed(S3Error),
 }
@@ -176,6 +187,9 @@ impl From<S3Error> for WriteError {
         }
     }
 }
+
+/// S3 counts the parts of an upload from 1 to this.
+const MAX_PARTS: i32 = 10_000;
 
 /// An output on its way: small ones in one PUT, large ones in parts.
 pub struct Upload<'a> {
@@ -205,8 +219,11 @@ impl<'a> Upload<'a> {
             Some(parts) => parts,
             None => self.begin().await?,
         };
-        // S3 counts parts from 1 and allows 10,000.
         let number = i32::try_from(parts.done.len() + 1).unwrap_or(i32::MAX);
+        if number > MAX_PARTS {
+            self.parts = Some(parts);
+            return Err(WriteError::TooManyParts);
+        }
         let sent = self
             .s3
             .upload_part()
@@ -263,10 +280,14 @@ impl<'a> Upload<'a> {
         if self.parts.is_none() {
             return self.put(last, sha256, expected).await;
         }
-        if !last.is_empty() {
-            self.part(last).await?;
-        }
-        let result = self.complete(expected).await;
+        let sent = match last.is_empty() {
+            true => Ok(()),
+            false => self.part(last).await,
+        };
+        let result = match sent {
+            Ok(()) => self.complete(expected).await,
+            Err(error) => Err(error),
+        };
         if result.is_err() {
             self.abort().await;
         }
@@ -359,13 +380,14 @@ mod tests {
         metadata.insert(SHA256.into(), sha256.into());
         Standing {
             etag: ETag::parse("out").unwrap(),
+            size: 9,
             metadata,
         }
     }
 
     #[test]
     fn our_own_lost_answer_is_recognised() {
-        let meaning = standing(&origin(), "aa").meaning(&origin(), "aa", false);
+        let meaning = standing(&origin(), "aa").meaning(&origin(), "aa", 9, false);
         assert_eq!(meaning, Meaning::Ours(ETag::parse("out").unwrap()));
     }
 
@@ -384,9 +406,27 @@ mod tests {
             (other_mapping, "aa"),
             (origin(), "bb"),
         ] {
-            let meaning = standing(&origin_there, sha256).meaning(&origin(), "aa", false);
+            let meaning = standing(&origin_there, sha256).meaning(&origin(), "aa", 9, false);
             assert_eq!(meaning, Meaning::Other(ETag::parse("out").unwrap()));
         }
+    }
+
+    #[test]
+    fn an_output_in_parts_is_recognised_by_version_mapping_and_size() {
+        let in_parts = |size| Standing {
+            etag: ETag::parse("out-2").unwrap(),
+            size,
+            metadata: origin().metadata(),
+        };
+        let etag = ETag::parse("out-2").unwrap();
+        assert_eq!(
+            in_parts(9).meaning(&origin(), "aa", 9, false),
+            Meaning::Ours(etag.clone())
+        );
+        assert_eq!(
+            in_parts(8).meaning(&origin(), "aa", 9, false),
+            Meaning::Other(etag)
+        );
     }
 
     #[test]
@@ -397,7 +437,7 @@ mod tests {
         };
         for named in [false, true] {
             assert_eq!(
-                standing(&other, "aa").meaning(&origin(), "aa", named),
+                standing(&other, "aa").meaning(&origin(), "aa", 9, named),
                 Meaning::Foreign
             );
         }
@@ -407,11 +447,12 @@ mod tests {
     fn an_object_without_our_metadata_is_ours_altered_only_where_the_state_names_it() {
         let bare = Standing {
             etag: ETag::parse("out").unwrap(),
+            size: 9,
             metadata: HashMap::new(),
         };
-        assert_eq!(bare.meaning(&origin(), "aa", false), Meaning::Foreign);
+        assert_eq!(bare.meaning(&origin(), "aa", 9, false), Meaning::Foreign);
         assert_eq!(
-            bare.meaning(&origin(), "aa", true),
+            bare.meaning(&origin(), "aa", 9, true),
             Meaning::Other(ETag::parse("out").unwrap())
         );
     }

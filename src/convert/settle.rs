@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
 use crate::{
     config::Layout,
     faults::{self, Fault},
+    kafka::Slot,
     object::{ETag, MAX_KEY_BYTES, ObjectRef},
     s3::{Failure, S3Error},
     topics::{ObjectEvent, Outcome, Output},
@@ -31,6 +31,10 @@ const MISSING_GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed attempt, doubling up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What to do about an output of more parts than S3 allows.
+const TOO_MANY_PARTS: &str =
+    "the output has more than the 10,000 parts that S3 allows; raise output.part_bytes";
 
 /// An event being settled.
 pub struct Settling<'a> {
@@ -59,17 +63,17 @@ impl From<S3Error> for Again {
 
 impl Settling<'_> {
     /// Goes on until the event has ended.
-    pub async fn ending(&self) -> Ending {
+    pub async fn ending(&self, slot: &mut Slot) -> Ending {
         match decide::first_look(self.event, self.state, self.feed.is_some()) {
             Look::Answer(outcome) => answered(outcome),
             Look::Read(wanted) => match self.feed {
-                Some(feed) => self.attempts(feed, wanted).await,
+                Some(feed) => self.attempts(feed, wanted, slot).await,
                 None => Ending::Ignored,
             },
         }
     }
 
-    async fn attempts(&self, feed: &Feed, wanted: Wanted) -> Ending {
+    async fn attempts(&self, feed: &Feed, wanted: Wanted, slot: &mut Slot) -> Ending {
         let began = Instant::now();
         let mut expected = self.first_expectation(feed);
         let mut pause = FIRST_PAUSE;
@@ -82,7 +86,7 @@ impl Settling<'_> {
             match again {
                 Again::Absent if began.elapsed() >= MISSING_GRACE => return Ending::Missing,
                 Again::Absent => {
-                    sleep(FIRST_PAUSE).await;
+                    slot.pause(FIRST_PAUSE).await;
                     continue;
                 }
                 Again::Expecting(standing) => {
@@ -103,7 +107,7 @@ impl Settling<'_> {
                     );
                 }
             }
-            sleep(jittered(pause)).await;
+            slot.pause(jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -126,7 +130,9 @@ impl Settling<'_> {
         {
             Ok(Fetched::There(source)) => *source,
             Ok(Fetched::Gone) => return Err(Again::Absent),
-            Err(error) if error.failure == Failure::Archived => return Ok(self.archived(error)),
+            Err(error) if error.failure == Failure::Archived => {
+                return self.archived(wanted, error).await;
+            }
             Err(error) => return Err(error.into()),
         };
         if let Found::Settled(outcome) =
@@ -135,7 +141,10 @@ impl Settling<'_> {
             match self.altered_output().await? {
                 None => return Ok(found(outcome, source.version)),
                 // A killed worker wrote it; what is in the bucket now is converted in its place.
-                Some(standing) => *expected = Expected::Output(standing),
+                Some(standing) if *expected != Expected::Whatever => {
+                    *expected = Expected::Output(standing)
+                }
+                Some(_) => {}
             }
         }
         self.convert(feed, source.version, source.body, expected)
@@ -184,6 +193,10 @@ impl Settling<'_> {
         match converted {
             Ok(converted) => self.write(converted, &target, source, expected).await,
             Err(Unconverted::Rejected(rejection)) => Ok(refused(source, (*rejection).into())),
+            Err(Unconverted::TooManyParts) => Ok(refused(
+                source,
+                Refusal::new("output_too_large", TOO_MANY_PARTS),
+            )),
             Err(Unconverted::Failed(error)) => Err(error.into()),
         }
     }
@@ -201,11 +214,20 @@ impl Settling<'_> {
             sha256,
             summary,
         } = converted;
-        let (etag, sha256) = match upload.finish(last, &sha256, expected).await {
-            Ok(etag) => (etag, sha256),
+        let etag = match upload.finish(last, &sha256, expected).await {
+            Ok(etag) => etag,
+            Err(WriteError::TooManyParts) => {
+                return Ok(refused(
+                    source,
+                    Refusal::new("output_too_large", TOO_MANY_PARTS),
+                ));
+            }
             Err(WriteError::Failed(error)) => return Err(error.into()),
-            Err(WriteError::Unexpected) => match self.refused_write(target, sha256).await? {
-                Refused::Ours { etag, sha256 } => (etag, sha256),
+            Err(WriteError::Unexpected) => match self
+                .refused_write(target, &sha256, summary.output_bytes)
+                .await?
+            {
+                Refused::Ours(etag) => etag,
                 Refused::Foreign => return Ok(collision(source, target)),
                 Refused::StartOver(standing) => return Err(Again::Expecting(standing)),
             },
@@ -227,24 +249,24 @@ impl Settling<'_> {
     }
 
     /// What a refused write means: the start of starting over is a HEAD of the output.
-    async fn refused_write(&self, target: &Target, sha256: String) -> Result<Refused, Again> {
+    async fn refused_write(
+        &self,
+        target: &Target,
+        sha256: &str,
+        size: u64,
+    ) -> Result<Refused, Again> {
         let Some(standing) = output::head(&self.stage.s3, &target.bucket, &target.key).await?
         else {
             return Ok(Refused::StartOver(Expected::Nothing));
         };
         let named = self.named_output(&target.bucket, &target.key).is_some();
-        Ok(match standing.meaning(&target.origin, &sha256, named) {
-            Meaning::Foreign => Refused::Foreign,
-            Meaning::Ours(etag) => Refused::Ours { etag, sha256 },
-            // The key has the event's id in it: this is an earlier attempt of ours, and it is never overwritten.
-            Meaning::Other(etag) if self.stage.output.layout == Layout::Versioned => {
-                Refused::Ours {
-                    etag,
-                    sha256: standing.sha256().map_or(sha256, str::to_owned),
-                }
-            }
-            Meaning::Other(etag) => Refused::StartOver(Expected::Output(etag)),
-        })
+        Ok(
+            match standing.meaning(&target.origin, sha256, size, named) {
+                Meaning::Foreign => Refused::Foreign,
+                Meaning::Ours(etag) => Refused::Ours(etag),
+                Meaning::Other(etag) => Refused::StartOver(Expected::Output(etag)),
+            },
+        )
     }
 
     /// The output that the state names at this place.
@@ -286,22 +308,31 @@ impl Settling<'_> {
         }
     }
 
-    /// Waiting does not bring an archived object back.
-    fn archived(&self, error: S3Error) -> Ending {
-        let version = |etag: &ETag| Version {
-            etag: etag.clone(),
-            version_id: self.event.version_id.clone(),
+    /// Waiting does not bring an archived object back; but what is settled already, before it was archived, stays so.
+    async fn archived(&self, wanted: Wanted, error: S3Error) -> Result<Ending, Again> {
+        let (bucket, key) = (self.object.bucket(), self.object.key());
+        let Some(standing) = output::head(&self.stage.s3, bucket, key).await? else {
+            return Err(Again::Absent);
         };
-        Ending::Refused {
-            source: self.event.etag.as_ref().map(version),
-            refusal: Refusal::new(Failure::Archived.code(), error.message).into(),
-        }
+        let version = Version {
+            etag: standing.etag,
+            version_id: None,
+        };
+        Ok(
+            match decide::found(self.event, self.state, wanted, &version.etag) {
+                Found::Settled(outcome) => found(outcome, version),
+                Found::Convert => refused(
+                    version,
+                    Refusal::new(Failure::Archived.code(), error.message),
+                ),
+            },
+        )
     }
 }
 
 /// What stands in the way of a write.
 enum Refused {
-    Ours { etag: ETag, sha256: String },
+    Ours(ETag),
     Foreign,
     StartOver(Expected),
 }

@@ -15,6 +15,9 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settled {
     pub etag: Option<ETag>,
+    pub version_id: Option<String>,
+    pub feed: Option<String>,
+    pub mapping_hash: Option<String>,
     pub status: Option<Status>,
     pub outputs: Vec<Output>,
     pub dead_letter_id: Option<String>,
@@ -25,6 +28,9 @@ pub struct Settled {
 #[derive(Serialize, Deserialize)]
 struct Packed {
     etag: Option<Hex<16>>,
+    version_id: Option<String>,
+    feed: Option<String>,
+    mapping_hash: Option<Hex<8>>,
     status: Option<Status>,
     outputs: Vec<PackedOutput>,
     dead_letter_id: Option<String>,
@@ -156,6 +162,9 @@ pub fn fold(value: Option<&[u8]>) -> Result<Option<StateBytes>, String> {
     let packed = Packed {
         etag: state.etag.as_ref().map(|etag| Hex::pack(etag.as_str())),
         status: state.status,
+        version_id: state.version_id,
+        feed: state.feed,
+        mapping_hash: state.mapping_hash.as_deref().map(Hex::pack),
         outputs: outputs.collect(),
         dead_letter_id: state.dead_letter_id,
         last_request_id: state.last_request_id,
@@ -185,6 +194,9 @@ impl Settled {
             outputs: outputs.collect::<Result<_, &str>>()?,
             etag: packed.etag.map(etag).transpose()?,
             status: packed.status,
+            version_id: packed.version_id,
+            feed: packed.feed,
+            mapping_hash: packed.mapping_hash.map(Hex::unpack),
             dead_letter_id: packed.dead_letter_id,
             last_request_id: packed.last_request_id,
             generation: packed.generation,
@@ -238,6 +250,8 @@ mod tests {
             let state = state(etag, output_key);
             let settled = Settled::read(&packed(&state), "nsx/a.xml").unwrap();
             assert_eq!(settled.etag, state.etag);
+            let names = (settled.version_id, settled.feed, settled.mapping_hash);
+            assert_eq!(names, (state.version_id, state.feed, state.mapping_hash));
             assert_eq!(settled.outputs, state.outputs);
             assert_eq!(
                 (settled.status, settled.generation),
@@ -253,7 +267,7 @@ mod tests {
             "products/nsx/a.xml.json",
         ))
         .len();
-        assert!(bytes <= 120, "{bytes} bytes");
+        assert!(bytes <= 130, "{bytes} bytes");
     }
 
     #[test]

@@ -2,12 +2,16 @@
 //!
 //! Outside transactions: an event that is appended twice is one duplicate more, and that is harmless.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use rdkafka::{
+    ClientConfig,
     error::KafkaError,
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord, Producer},
+    producer::{FutureProducer, FutureRecord, Producer as _},
     util::Timeout,
 };
 use uuid::Uuid;
@@ -15,10 +19,12 @@ use uuid::Uuid;
 use super::notification::Notification;
 use crate::{
     config::Kafka,
-    kafka::{partitioner::partition_of, settings},
+    kafka::{LogContext, partitioner::partition_of, settings},
     telemetry::{metrics::IntakeMetrics, trace::TraceContext},
     topics::{Millis, ObjectEvent, RejectedNotification, Topics, encode},
 };
+
+type Producer = FutureProducer<LogContext>;
 
 /// Why an event could not be appended.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +42,8 @@ pub enum PublishError {
 /// An idempotent producer for the topics that intake writes.
 #[derive(Clone)]
 pub struct Publisher {
-    producer: FutureProducer,
+    producer: Arc<RwLock<Producer>>,
+    settings: ClientConfig,
     topics: Topics,
     partitions: i32,
     timeout: Duration,
@@ -50,9 +57,9 @@ impl Publisher {
         topics: &Topics,
         metrics: IntakeMetrics,
     ) -> Result<Self, PublishError> {
-        let producer: FutureProducer = settings::idempotent_producer(kafka)
-            .create()
-            .map_err(PublishError::Client)?;
+        let settings = settings::idempotent_producer(kafka);
+        let producer: Producer =
+            settings::create(&settings, LogContext).map_err(PublishError::Client)?;
         let timeout = settings::call_timeout(kafka);
         let topic = || topics.events.clone();
         let metadata = producer
@@ -69,7 +76,8 @@ impl Publisher {
         let partitions = i32::try_from(partitions).ok().filter(|count| *count > 0);
         Ok(Self {
             partitions: partitions.ok_or_else(|| PublishError::NoTopic(topic()))?,
-            producer,
+            producer: Arc::new(RwLock::new(producer)),
+            settings,
             topics: topics.clone(),
             timeout,
             metrics,
@@ -126,14 +134,36 @@ impl Publisher {
     where
         K: rdkafka::message::ToBytes + ?Sized,
     {
-        let sent = self
-            .producer
-            .send(record, Timeout::After(self.timeout))
-            .await;
+        let producer = self.producer();
+        let sent = producer.send(record, Timeout::After(self.timeout)).await;
+        if producer.client().fatal_error().is_some() {
+            self.replace_producer();
+        }
         sent.map(drop).map_err(|(source, _)| PublishError::Append {
             topic: topic.to_owned(),
             source,
         })
+    }
+
+    fn producer(&self) -> Producer {
+        self.producer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// An idempotent producer can end up unable to go on (its sequence numbers and the broker's part ways); the next one
+    /// begins anew. What was under way is answered as not acknowledged, and comes again.
+    fn replace_producer(&self) {
+        match settings::create(&self.settings, LogContext) {
+            Ok(fresh) => {
+                *self
+                    .producer
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner) = fresh
+            }
+            Err(error) => tracing::error!(%error, "the Kafka producer can't be replaced"),
+        }
     }
 }
 

@@ -124,12 +124,8 @@ impl Admin {
     pub fn connect(kafka: &Kafka) -> Result<Self, AdminError> {
         let complaints = Complaints::default();
         let settings = settings::admin(kafka);
-        let client = settings
-            .create_with_context(LogContext)
-            .map_err(AdminError::Client)?;
-        let asker = settings
-            .create_with_context(complaints.clone())
-            .map_err(AdminError::Client)?;
+        let client = settings::create(&settings, LogContext).map_err(AdminError::Client)?;
+        let asker = settings::create(&settings, complaints.clone()).map_err(AdminError::Client)?;
         let mut admin = Self {
             client,
             asker,
@@ -298,10 +294,11 @@ pub fn accept_hole(
     offset: Option<i64>,
 ) -> Result<Accepted, AdminError> {
     let timeout = settings::call_timeout(kafka);
-    let consumer: BaseConsumer<LogContext> =
-        settings::reader(kafka, group, Isolation::ReadUncommitted)
-            .create_with_context(LogContext)
-            .map_err(AdminError::Client)?;
+    let consumer: BaseConsumer<LogContext> = settings::create(
+        &settings::reader(kafka, group, Isolation::ReadUncommitted),
+        LogContext,
+    )
+    .map_err(AdminError::Client)?;
     let call = |what: &str, source| AdminError::Call {
         what: what.into(),
         source,

@@ -59,7 +59,7 @@ impl GroupMember {
 
     /// The broker accepts a transactional offset commit with generation -1 and member id "" **without fencing** (Kafka:
     /// `ClassicGroup.validateOffsetCommit`). Such a membership must never commit.
-    pub fn is_fenced_by_the_broker(&self) -> bool {
+    pub fn can_be_fenced(&self) -> bool {
         self.generation >= 0 && !self.member_id.is_empty()
     }
 }

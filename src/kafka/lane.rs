@@ -11,10 +11,13 @@ use rdkafka::{
 };
 
 use super::{
-    Decoded, Finished, OutRecord, Position, RawRecord, Stage, partitioner,
+    Decoded, Finished, OutRecord, Position, RawRecord, Stage,
+    error::is_passing,
+    partitioner,
     progress::{Delivery, Progress},
     rebalance::GroupContext,
     restore::Start,
+    settings::MAX_RECORD_BYTES,
 };
 
 /// Delivered events of one partition that are not finished, those waiting for their key among them.
@@ -22,6 +25,18 @@ const MAX_OPEN: usize = 1_000;
 
 /// How often a record that can't be read yet is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// How often a record far behind a slow one is looked at again.
+const NEXT_LOOK: Duration = Duration::from_millis(50);
+
+/// A record up to this size, in bytes, is certain to fit where it is moved to.
+const MAX_FORWARDED_BYTES: usize = MAX_RECORD_BYTES - 10_000;
+
+/// A record that was delivered and can't be taken before `until`.
+struct Held {
+    record: RawRecord,
+    until: Instant,
+}
 
 /// An event to be worked on.
 pub struct Work<E> {
@@ -39,6 +54,8 @@ pub enum Next {
     Taken,
     /// Answered without work.
     Answered { offset: i64, finished: Finished },
+    /// A record waits here that can't be read yet, and with it the partition.
+    Waiting(String),
     /// This partition must not go on.
     Halt(String),
     /// The session must not go on.
@@ -53,11 +70,14 @@ pub struct Lane<S: Stage> {
     busy: HashMap<Arc<[u8]>, VecDeque<Work<S::Event>>>,
     /// Events whose turn has come.
     ready: VecDeque<Work<S::Event>>,
-    /// A record that can't be read yet, and when to look again.
-    stalled: Option<(RawRecord, Instant)>,
-    pub halted: Option<String>,
-    pub in_flight: usize,
-    pub in_flight_bytes: u64,
+    /// A record that was delivered and can't be taken yet: everything behind it waits.
+    held: Option<Held>,
+    /// It must not go on until the workers are started again.
+    pub halted: bool,
+    /// It waits for a record to become readable.
+    pub waits: bool,
+    /// Events that were started and whose work has not ended, those waiting for a slot among them.
+    pub started: usize,
     /// The position that was committed last, to see when an idle partition's has moved.
     pub committed: i64,
 }
@@ -71,29 +91,23 @@ impl<S: Stage> Lane<S> {
             progress: Progress::resume(start.offset, start.finished),
             busy: HashMap::new(),
             ready: VecDeque::new(),
-            stalled: None,
-            halted: None,
-            in_flight: 0,
-            in_flight_bytes: 0,
+            held: None,
+            halted: false,
+            waits: false,
+            started: 0,
         }
     }
 
     /// The next event whose turn has come.
     pub fn next_ready(&mut self) -> Option<Work<S::Event>> {
         let work = self.ready.pop_front()?;
-        self.in_flight += 1;
-        self.in_flight_bytes += work.weight;
+        self.started += 1;
         Some(work)
     }
 
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// Work ended; its key stays busy until the outcome is committed.
-    pub fn work_ended(&mut self, weight: u64) {
-        self.in_flight -= 1;
-        self.in_flight_bytes -= weight;
+    /// Whether work is under way, or could be.
+    pub fn is_idle(&self) -> bool {
+        self.started == 0 && self.ready.is_empty()
     }
 
     /// An outcome was committed: the next event of its key may start.
@@ -111,53 +125,84 @@ impl<S: Stage> Lane<S> {
 
     /// Takes one record from the partition's queue.
     pub fn take(&mut self, stage: &S, input_topic: &Arc<str>, partitions: i32) -> Next {
-        if self.halted.is_some()
-            || !self.progress.has_room()
-            || self.progress.open_count() >= MAX_OPEN
-        {
-            return Next::Nothing;
+        if let Some(held) = self.held.take() {
+            return self.look_again(stage, input_topic, partitions, held);
         }
-        if let Some((record, again)) = self.stalled.take() {
-            if Instant::now() < again {
-                self.stalled = Some((record, again));
-                return Next::Nothing;
-            }
-            return self.accept(stage, record);
+        if self.halted || !self.progress.has_room() || self.progress.open_count() >= MAX_OPEN {
+            return Next::Nothing;
         }
         let record = match self.queue.poll(Duration::ZERO) {
             None => return Next::Nothing,
             Some(Ok(message)) => raw(&message),
             Some(Err(error)) => return trouble(error),
         };
-        let offset = record.position.offset;
-        if self.progress.deliver(offset) == Delivery::AlreadyFinished {
+        if self.progress.deliver(record.position.offset) == Delivery::AlreadyFinished {
             return Next::Taken;
         }
-        let home = partitioner::partition_of(&record.key, partitions);
-        if home != self.partition {
-            return Next::Answered {
-                offset,
-                finished: move_home(input_topic, home, record),
-            };
-        }
-        self.accept(stage, record)
+        self.accept(stage, input_topic, partitions, record)
     }
 
-    fn accept(&mut self, stage: &S, record: RawRecord) -> Next {
+    fn look_again(
+        &mut self,
+        stage: &S,
+        input_topic: &Arc<str>,
+        partitions: i32,
+        held: Held,
+    ) -> Next {
+        if Instant::now() < held.until {
+            self.held = Some(held);
+            return Next::Nothing;
+        }
+        self.accept(stage, input_topic, partitions, held.record)
+    }
+
+    fn accept(
+        &mut self,
+        stage: &S,
+        input_topic: &Arc<str>,
+        partitions: i32,
+        record: RawRecord,
+    ) -> Next {
+        let position = record.position;
+        if !self.progress.fits(position.offset) {
+            self.hold(record, NEXT_LOOK);
+            return Next::Nothing;
+        }
+        let unreadable = |record: &RawRecord, reason: &str| Next::Answered {
+            offset: position.offset,
+            finished: stage.unreadable(position, &record.key, record.value.as_deref(), reason),
+        };
+        let home = partitioner::partition_of(&record.key, partitions);
+        if home != self.partition {
+            return match record.size() <= MAX_FORWARDED_BYTES {
+                true => Next::Answered {
+                    offset: position.offset,
+                    finished: move_home(input_topic, home, record),
+                },
+                false => unreadable(
+                    &record,
+                    "it lies in another partition than its key's, and is too large to be moved",
+                ),
+            };
+        }
         match stage.decode(&record) {
             Decoded::Event { event, weight } => {
                 self.queue_up(record, event, weight);
                 Next::Taken
             }
-            Decoded::Unreadable(finished) => Next::Answered {
-                offset: record.position.offset,
-                finished,
-            },
+            Decoded::Unreadable(reason) => unreadable(&record, &reason),
             Decoded::Wait(why) => {
-                self.stalled = Some((record, Instant::now() + LOOK_AGAIN));
-                Next::Halt(why)
+                self.hold(record, LOOK_AGAIN);
+                Next::Waiting(why)
             }
         }
+    }
+
+    fn hold(&mut self, record: RawRecord, pause: Duration) {
+        self.held = Some(Held {
+            record,
+            until: Instant::now() + pause,
+        });
     }
 
     /// Events of one key are worked on one at a time, in the order of their offsets.
@@ -176,11 +221,6 @@ impl<S: Stage> Lane<S> {
                 self.ready.push_back(work);
             }
         }
-    }
-
-    /// Whether a record waits here that can't be read yet.
-    pub fn is_stalled(&self) -> bool {
-        self.stalled.is_some()
     }
 }
 
@@ -214,12 +254,14 @@ fn trouble(error: KafkaError) -> Next {
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Next::Halt(format!(
             "the next offset lies outside the log ({error}); stop the workers and run `feedmill topics accept-hole`"
         )),
+        // librdkafka goes on behind a batch that it can't read; we do not.
         Some(
-            Code::PartitionEOF
-            | Code::BrokerTransportFailure
-            | Code::AllBrokersDown
-            | Code::OperationTimedOut,
-        ) => Next::Nothing,
+            Code::BadMessage
+            | Code::BadCompression
+            | Code::MessageSizeTooLarge
+            | Code::InvalidMessage,
+        ) => Next::Halt(format!("a part of the log can't be read ({error})")),
+        Some(code) if is_passing(code) => Next::Nothing,
         _ => Next::Broken(error),
     }
 }

@@ -34,6 +34,7 @@ pub mod runtime;
 mod session;
 pub mod settings;
 mod shared;
+mod slot;
 pub mod status;
 pub mod store;
 mod transaction;
@@ -43,7 +44,9 @@ use std::{future::Future, sync::Arc};
 
 pub use error::RuntimeError;
 pub use folder::StateFolder;
+pub use rebalance::LogContext;
 pub use runtime::{Runtime, RuntimeHandle};
+pub use slot::Slot;
 pub use status::Status;
 
 /// Where a record was read.
@@ -69,8 +72,8 @@ pub enum Decoded<E> {
         /// Bytes of memory the work is expected to hold, counted against the worker's budget.
         weight: u64,
     },
-    /// Nothing to do but to say so: these records are committed with its offset.
-    Unreadable(Finished),
+    /// No event, and never will be; for this reason. [`Stage::unreadable`] answers it.
+    Unreadable(String),
     /// It can't be read now, but perhaps later (a schema from tomorrow): the partition waits here, and says why.
     Wait(String),
 }
@@ -84,6 +87,12 @@ pub struct OutRecord {
     /// `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(&'static str, String)>,
+}
+
+impl RawRecord {
+    fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
 }
 
 impl OutRecord {
@@ -121,13 +130,25 @@ pub trait Stage: Send + Sync + 'static {
     fn decode(&self, record: &RawRecord) -> Decoded<Self::Event>;
 
     /// Does the work for one event, given what is settled for its key. Dropped when the partition is lost; run again by
-    /// whoever gets the partition next, so everything it does outside Kafka happens at least once.
+    /// whoever gets the partition next, so everything it does outside Kafka happens at least once. It holds a slot of the
+    /// worker, and waits for what is away by [`Slot::pause`] only.
     fn process(
         self: Arc<Self>,
         event: Arc<Self::Event>,
         position: Position,
         state: Option<Arc<Self::State>>,
+        slot: &mut Slot,
     ) -> impl Future<Output = Finished> + Send;
+
+    /// The answer to a record that is no event: a copy for people, cut to a bound. Called once more, without key and
+    /// value, when that copy is refused as too large.
+    fn unreadable(
+        &self,
+        position: Position,
+        key: &[u8],
+        value: Option<&[u8]>,
+        reason: &str,
+    ) -> Finished;
 
     /// Reads what [`Stage::fold`] kept for the event's key. An error means that the local copy is damaged: it is made anew.
     fn read_state(&self, event: &Self::Event, bytes: &[u8]) -> Result<Self::State, String>;

@@ -67,7 +67,13 @@ impl Progress {
 
     /// Whether another event may be taken: the gap behind a slow one is bounded.
     pub fn has_room(&self) -> bool {
-        self.delivered_end - self.prefix(self.delivered_end) < MAX_GAP
+        self.fits(self.delivered_end)
+    }
+
+    /// Whether an event of this offset may be worked on now. One far behind others (much was aborted between them) has to
+    /// wait, or its finishing could not be written down.
+    pub fn fits(&self, offset: i64) -> bool {
+        offset - self.prefix(&BTreeSet::new(), offset) < MAX_GAP
     }
 
     pub fn deliver(&mut self, offset: i64) -> Delivery {
@@ -79,25 +85,43 @@ impl Progress {
         Delivery::New
     }
 
-    pub fn finish(&mut self, offset: i64) {
-        if self.open.remove(&offset) {
-            self.finished.insert(offset);
+    /// Takes note of offsets whose outcomes are committed, and not before: an outcome that is only on its way into a
+    /// transaction may still be lost.
+    pub fn finish(&mut self, offsets: impl IntoIterator<Item = i64>) {
+        for offset in offsets {
+            if self.open.remove(&offset) {
+                self.finished.insert(offset);
+            }
+        }
+        if let Some(first) = self.open.first() {
+            self.finished = self.finished.split_off(first);
         }
     }
 
-    /// The point to commit, given the consumer's position (which passes markers and aborted records).
-    pub fn commit_point(&mut self, position: i64) -> CommitPoint {
-        let prefix = self.prefix(position);
-        self.finished = self.finished.split_off(&prefix);
+    /// The point to commit together with the outcomes of these offsets, given the consumer's position (which passes
+    /// markers and aborted records). Changes nothing.
+    pub fn commit_point(&self, outcomes: &BTreeSet<i64>, position: i64) -> CommitPoint {
+        let prefix = self.prefix(outcomes, position);
+        let finished = self
+            .finished
+            .union(outcomes)
+            .copied()
+            .filter(|offset| *offset >= prefix)
+            .collect();
         CommitPoint {
             offset: prefix,
-            metadata: encode(prefix, &self.finished),
+            metadata: encode(prefix, &finished),
         }
     }
 
-    fn prefix(&self, position: i64) -> i64 {
+    /// The lowest offset that is delivered, not finished, and not about to be.
+    fn prefix(&self, outcomes: &BTreeSet<i64>, position: i64) -> i64 {
         let end = position.max(self.delivered_end).max(self.start);
-        self.open.first().copied().unwrap_or(end)
+        self.open
+            .iter()
+            .find(|offset| !outcomes.contains(offset))
+            .copied()
+            .unwrap_or(end)
     }
 
     /// Delivered events that are not finished.
@@ -149,16 +173,20 @@ mod tests {
 
     use super::*;
 
+    /// Commits the outcomes of these offsets.
+    fn commit(progress: &mut Progress, offsets: &[i64], position: i64) -> CommitPoint {
+        let point = progress.commit_point(&offsets.iter().copied().collect(), position);
+        progress.finish(offsets.iter().copied());
+        point
+    }
+
     #[test]
     fn work_finished_behind_a_slow_event_is_skipped_after_a_restart() {
         let mut progress = Progress::resume(5, BTreeSet::new());
         for offset in 5..10 {
             assert_eq!(progress.deliver(offset), Delivery::New);
         }
-        for offset in [6, 7, 9] {
-            progress.finish(offset);
-        }
-        let point = progress.commit_point(10);
+        let point = commit(&mut progress, &[6, 7, 9], 10);
         assert_eq!(point.offset, 5);
 
         let mut restarted = Progress::resume(5, decode(5, &point.metadata).unwrap());
@@ -169,21 +197,29 @@ mod tests {
     }
 
     #[test]
+    fn an_outcome_that_was_not_committed_holds_the_prefix_back() {
+        let mut progress = Progress::resume(0, BTreeSet::new());
+        (0..3).for_each(|offset| assert_eq!(progress.deliver(offset), Delivery::New));
+        // All three were in a transaction that was aborted; now only the first is committed.
+        progress.commit_point(&BTreeSet::from([0, 1, 2]), 3);
+        assert_eq!(commit(&mut progress, &[0], 3), CommitPoint::plain(1));
+        assert_eq!(commit(&mut progress, &[1, 2], 3), CommitPoint::plain(3));
+    }
+
+    #[test]
     fn markers_and_aborted_records_do_not_hold_the_prefix_back() {
         let mut progress = Progress::resume(0, BTreeSet::new());
         progress.deliver(0);
         progress.deliver(4); // 1..4 were aborted
-        progress.finish(0);
-        assert_eq!(progress.commit_point(5).offset, 4);
-        progress.finish(4);
-        assert_eq!(progress.commit_point(6), CommitPoint::plain(6)); // 5 is a marker
+        assert_eq!(commit(&mut progress, &[0], 5).offset, 4);
+        assert_eq!(commit(&mut progress, &[4], 6), CommitPoint::plain(6)); // 5 is a marker
     }
 
     #[test]
     fn finished_offsets_that_were_not_delivered_again_yet_are_kept() {
         let mut progress = Progress::resume(3, BTreeSet::from([5, 8]));
         assert_eq!(progress.deliver(3), Delivery::New);
-        let point = progress.commit_point(4);
+        let point = progress.commit_point(&BTreeSet::new(), 4);
         assert_eq!(
             decode(point.offset, &point.metadata).unwrap(),
             BTreeSet::from([5, 8])
@@ -196,13 +232,10 @@ mod tests {
         let mut next = 0;
         while progress.has_room() {
             progress.deliver(next);
-            if next > 0 {
-                progress.finish(next);
-            }
             next += 1;
         }
         assert_eq!(next, MAX_GAP);
-        let point = progress.commit_point(next);
+        let point = commit(&mut progress, &(1..next).collect::<Vec<_>>(), next);
         assert_eq!(point.offset, 0);
         assert!(
             point.metadata.len() < 2048,
@@ -212,43 +245,65 @@ mod tests {
     }
 
     #[test]
+    fn an_event_far_behind_a_slow_one_waits_for_it() {
+        let mut progress = Progress::resume(0, BTreeSet::new());
+        progress.deliver(100);
+        progress.deliver(100 + 4 * MAX_GAP); // what lay between was aborted
+        assert!(progress.fits(100) && !progress.fits(100 + 4 * MAX_GAP));
+        progress.finish([100]);
+        assert!(progress.fits(100 + 4 * MAX_GAP));
+    }
+
+    #[test]
     fn metadata_of_others_is_told_from_damaged_metadata() {
         assert_eq!(decode(0, ""), Err(MetadataError::Foreign));
         assert_eq!(decode(0, "fm1:*"), Err(MetadataError::Damaged));
     }
 
     proptest! {
-        /// Against a model: whatever the order of deliveries, completions, commits and restarts, every offset is worked
-        /// on until it is finished, never again after a commit that covers it, and the prefix never goes back.
+        /// Against a model: whatever the order of deliveries, completions, commits of any part of what is finished, aborts
+        /// and restarts, every offset is worked on until it is committed, never after, and the prefix never goes back.
         #[test]
-        fn nothing_is_skipped_and_nothing_committed_is_done_twice(steps in prop::collection::vec((0..3u8, 0..40usize), 1..300)) {
+        fn nothing_is_skipped_and_nothing_committed_is_done_twice(
+            steps in prop::collection::vec((0..5u8, 0..40usize), 1..300)
+        ) {
             let mut progress = Progress::resume(0, BTreeSet::new());
-            let (mut next, mut committed, mut done, mut last) = (0i64, BTreeSet::new(), BTreeSet::new(), 0);
+            let (mut next, mut committed, mut last) = (0i64, BTreeSet::new(), 0);
+            let (mut in_work, mut done): (BTreeSet<i64>, BTreeSet<i64>) = Default::default();
             let mut point = CommitPoint::plain(0);
             for (step, pick) in steps {
                 match step {
-                    0 => {
+                    0 | 1 => {
                         let delivery = progress.deliver(next);
                         prop_assert_eq!(delivery == Delivery::AlreadyFinished, committed.contains(&next));
+                        if delivery == Delivery::New {
+                            in_work.insert(next);
+                        }
                         next += 1;
                     }
-                    1 => {
-                        let open: Vec<i64> = progress.open.iter().copied().collect();
-                        if let Some(offset) = open.get(pick % open.len().max(1)) {
-                            progress.finish(*offset);
-                            done.insert(*offset);
+                    2 => {
+                        if let Some(offset) = in_work.iter().nth(pick % in_work.len().max(1)).copied() {
+                            in_work.remove(&offset);
+                            done.insert(offset);
                         }
                     }
-                    _ if pick % 2 == 0 => {
-                        point = progress.commit_point(next);
-                        prop_assert!(point.offset >= last);
-                        last = point.offset;
-                        committed = done.clone();
+                    3 => {
+                        // A batch of some of what is done; every third transaction is aborted.
+                        let batch: BTreeSet<i64> = done.iter().copied().take(pick % 5).collect();
+                        let tried = progress.commit_point(&batch, next);
+                        if pick % 3 != 0 {
+                            progress.finish(batch.iter().copied());
+                            done.retain(|offset| !batch.contains(offset));
+                            committed.extend(batch);
+                            prop_assert!(tried.offset >= last);
+                            last = tried.offset;
+                            point = tried;
+                        }
                     }
                     _ => {
-                        done = committed.clone();
-                        progress = Progress::resume(point.offset, decode(point.offset, &point.metadata).unwrap());
-                        next = point.offset;
+                        let finished = decode(point.offset, &point.metadata).unwrap();
+                        progress = Progress::resume(point.offset, finished);
+                        (next, in_work, done) = (point.offset, BTreeSet::new(), BTreeSet::new());
                     }
                 }
                 for offset in 0..point.offset {

@@ -105,19 +105,16 @@ fn give_back(consumer: &BaseConsumer<GroupContext>, partitions: &TopicPartitionL
     }
 }
 
-/// Answers what nobody has answered yet, before the consumer closes: librdkafka waits for it.
-pub fn answer_all(consumer: &BaseConsumer<GroupContext>) {
-    for change in consumer.context().take_changes() {
-        let answered = match change {
-            GroupChange::Assigned(_) => consumer.incremental_assign(&TopicPartitionList::new()),
-            GroupChange::Revoked(_) | GroupChange::Lost(_) => consumer
-                .assignment()
-                .and_then(|assigned| consumer.incremental_unassign(&assigned)),
-            GroupChange::Failed(_) => Ok(()),
-        };
-        if let Err(error) = answered {
-            debug!(%error, "answering while leaving the group");
-        }
+/// Gives everything back, before the consumer closes: librdkafka does not leave the group while it waits for the answer
+/// to an assignment or a revocation, and a list of nothing answers both.
+pub fn leave(consumer: &BaseConsumer<GroupContext>) {
+    consumer.context().close();
+    let left = consumer
+        .incremental_assign(&TopicPartitionList::new())
+        .and_then(|()| consumer.assignment())
+        .and_then(|assigned| consumer.incremental_unassign(&assigned));
+    if let Err(error) = left {
+        debug!(%error, "leaving the group");
     }
 }
 

@@ -10,7 +10,9 @@
 //! 5. check the start position against the log. A hole is reported, never skipped.
 
 use std::{
+    any::Any,
     collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -24,7 +26,9 @@ use rdkafka::{
 use tracing::{info, warn};
 
 use super::{
-    Stage, StateBytes, progress,
+    Stage, StateBytes,
+    error::{is_passing, panic_text},
+    progress,
     rebalance::LogContext,
     settings::{self, Isolation},
     shared::Shared,
@@ -58,6 +62,10 @@ pub enum RestoreError {
         offset: i64,
         reason: String,
     },
+    #[error("a part of {topic} can't be read: {source}")]
+    Damaged { topic: String, source: KafkaError },
+    #[error("read {topic}: no answer in time")]
+    TimedOut { topic: String },
     #[error(
         "the last stable offset stayed at {stable}, below {end}: a transaction hangs open on {topic}"
     )]
@@ -92,13 +100,17 @@ pub fn spawn<S: Stage>(
         .spawn(move || {
             let mut restorer = None;
             for job in queue {
-                let result = match &mut restorer {
+                let result = catch_unwind(AssertUnwindSafe(|| match &mut restorer {
                     _ if job.cancel.is_cancelled() => Err(RestoreError::Cancelled),
                     Some(restorer) => Restorer::restore(restorer, &job),
                     empty => Restorer::connect(Arc::clone(&shared), log.clone())
                         .and_then(|fresh| empty.insert(fresh).restore(&job)),
+                }));
+                // The store's library asserts on damaged files; the copy is made anew.
+                let damaged = |panic: Box<dyn Any + Send>| {
+                    Err(StoreError::Damaged(panic_text(&*panic)).into())
                 };
-                (job.answer)(result);
+                (job.answer)(result.unwrap_or_else(damaged));
             }
         })?;
     Ok((jobs, thread))
@@ -115,8 +127,10 @@ struct Restorer<S: Stage> {
 impl<S: Stage> Restorer<S> {
     fn connect(shared: Arc<Shared<S>>, log: LogIdentity) -> Result<Self, RestoreError> {
         let reader = |isolation| {
-            settings::reader(&shared.kafka, &shared.group, isolation)
-                .create_with_context(LogContext)
+            settings::create(
+                &settings::reader(&shared.kafka, &shared.group, isolation),
+                LogContext,
+            )
         };
         let (committed, uncommitted) = (
             reader(Isolation::ReadCommitted)?,
@@ -258,16 +272,21 @@ impl<S: Stage> Restorer<S> {
                     return Ok(count);
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error)) if progress_at.elapsed() > self.timeout => {
-                    return Err(error.into());
+                Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => {
+                    warn!(partition = job.partition, %error, "restoring");
                 }
-                Some(Err(error)) => warn!(partition = job.partition, %error, "restoring"),
+                // librdkafka goes on behind a batch that it can't read; a state without it would be another state.
+                Some(Err(source)) => {
+                    return Err(RestoreError::Damaged {
+                        topic: topic.clone(),
+                        source,
+                    });
+                }
             }
             if progress_at.elapsed() > 3 * self.timeout {
-                return Err(KafkaError::ConsumerCommit(
-                    rdkafka::types::RDKafkaErrorCode::OperationTimedOut,
-                )
-                .into());
+                return Err(RestoreError::TimedOut {
+                    topic: topic.clone(),
+                });
             }
             if batch.len() >= BATCH {
                 self.apply(job.partition, &mut batch, next)?;

@@ -3,13 +3,34 @@
 
 use std::time::Duration;
 
-use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::{KafkaError, KafkaResult},
+};
 
 use crate::config::{Kafka, SaslMechanism, SecurityProtocol};
 
 /// Longest time a single call to Kafka may take. Kept under the watchdog's limit.
 pub fn call_timeout(kafka: &Kafka) -> Duration {
     Duration::from_secs(kafka.request_timeout_secs.into())
+}
+
+/// Makes a client from settings. The library's own error names the value of a property it refuses, and that may be a
+/// secret: it is left out.
+pub fn create<C, T>(settings: &ClientConfig, context: C) -> KafkaResult<T>
+where
+    C: ClientContext,
+    T: FromClientConfigAndContext<C>,
+{
+    settings
+        .create_with_context(context)
+        .map_err(|error| match error {
+            KafkaError::ClientConfig(result, why, name, _) => {
+                KafkaError::ClientConfig(result, why, name, "(not shown)".into())
+            }
+            other => other,
+        })
 }
 
 /// A client: feedmill's tuning, then the user's properties, then what feedmill depends on.

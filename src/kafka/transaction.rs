@@ -21,7 +21,7 @@ use rdkafka::{
 use super::{
     OutRecord,
     error::{Verdict, classify},
-    ffi, rebalance,
+    ffi, rebalance, settings,
 };
 
 /// How a transaction ended that was not committed.
@@ -29,8 +29,8 @@ use super::{
 pub enum TransactionError {
     /// It was aborted; the finished work can be committed by another transaction.
     Aborted(KafkaError),
-    /// It was aborted because a record of the outcome with this number is too large.
-    TooLarge { outcome: usize, refusal: String },
+    /// It was aborted because a record, or a produce batch, is too large.
+    TooLarge(String),
     /// Another producer has our transactional id, or the broker timed us out.
     Fenced(KafkaError),
     /// Nobody knows what became of it.
@@ -41,7 +41,7 @@ pub enum TransactionError {
 #[derive(Default)]
 struct Deliveries {
     acknowledged: usize,
-    failure: Option<(usize, KafkaError)>,
+    failure: Option<KafkaError>,
     /// One past the last offset written, by partition of the changelog.
     changelog_ends: HashMap<i32, i64>,
 }
@@ -71,10 +71,9 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    /// Number of the outcome a record belongs to.
-    type DeliveryOpaque = usize;
+    type DeliveryOpaque = ();
 
-    fn delivery(&self, result: &DeliveryResult<'_>, outcome: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let mut deliveries = self
             .deliveries
             .lock()
@@ -90,14 +89,20 @@ impl ProducerContext for Reports {
                     *end = (*end).max(message.offset() + 1);
                 }
             }
-            // A purge follows an abort and says nothing of its own: keep the first cause.
-            Err((error, _)) => {
-                deliveries
-                    .failure
-                    .get_or_insert_with(|| (outcome, error.clone()));
-            }
+            Err((error, _)) => match &deliveries.failure {
+                // A purge follows from another failure, and may be reported before it.
+                Some(known) if !is_purge(known) => {}
+                _ => deliveries.failure = Some(error.clone()),
+            },
         }
     }
+}
+
+fn is_purge(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+    )
 }
 
 /// The producer of a stage; fences its predecessors of the same transactional id.
@@ -119,7 +124,7 @@ impl TransactionalProducer {
             changelog_topic,
             deliveries: Arc::default(),
         };
-        let producer: ThreadedProducer<Reports> = config.create_with_context(reports.clone())?;
+        let producer: ThreadedProducer<Reports> = settings::create(config, reports.clone())?;
         let this = Self {
             producer,
             reports,
@@ -165,13 +170,18 @@ impl TransactionalProducer {
         ffi::flush(&self.producer, self.call_timeout);
         match self.retrying(|| self.producer.abort_transaction(self.call_timeout)) {
             Ok(()) if clock.was_slow() => TransactionError::Unknown(cause),
-            Ok(()) => match self.reports.take().failure {
-                Some((outcome, error)) if is_too_large(&error) => TransactionError::TooLarge {
-                    outcome,
-                    refusal: error.to_string(),
-                },
-                _ => TransactionError::Aborted(cause),
-            },
+            Ok(()) => {
+                let reported = self.reports.take().failure.filter(|error| !is_purge(error));
+                let cause = if is_too_large(&cause) {
+                    cause
+                } else {
+                    reported.unwrap_or(cause)
+                };
+                match is_too_large(&cause) {
+                    true => TransactionError::TooLarge(cause.to_string()),
+                    false => TransactionError::Aborted(cause),
+                }
+            }
             Err(error) if classify(&error) == Verdict::Fenced => TransactionError::Fenced(error),
             Err(error) => TransactionError::Unknown(error),
         }
@@ -213,17 +223,11 @@ pub struct Open<'p> {
 }
 
 impl<'p> Open<'p> {
-    /// Hands a record of the outcome with this number to the producer.
-    pub fn send(
-        self,
-        record: &OutRecord,
-        partition: i32,
-        outcome: usize,
-    ) -> Result<Self, TransactionError> {
+    /// Hands a record to the producer.
+    pub fn send(self, record: &OutRecord, partition: i32) -> Result<Self, TransactionError> {
         let deadline = Instant::now() + self.producer.call_timeout;
         loop {
-            let mut message =
-                BaseRecord::with_opaque_to(&record.topic, outcome).partition(partition);
+            let mut message = BaseRecord::to(&record.topic).partition(partition);
             message.key = record.key.as_deref();
             message.payload = record.value.as_deref();
             message.headers = headers(record);
@@ -232,15 +236,6 @@ impl<'p> Open<'p> {
                     return Ok(Self {
                         sent: self.sent + 1,
                         ..self
-                    });
-                }
-                Err((error, _)) if is_too_large(&error) => {
-                    let refusal = error.to_string();
-                    return Err(match self.producer.fail(error, &self.clock) {
-                        TransactionError::Aborted(_) => {
-                            TransactionError::TooLarge { outcome, refusal }
-                        }
-                        other => other,
                     });
                 }
                 Err((error, _))
@@ -259,15 +254,8 @@ impl<'p> Open<'p> {
     pub fn flush(self) -> Result<Flushed<'p>, TransactionError> {
         let drained = ffi::flush(&self.producer.producer, self.producer.call_timeout);
         let deliveries = self.producer.reports.take();
-        if let Some((outcome, error)) = deliveries.failure {
-            let refusal = error.to_string();
-            let too_large = is_too_large(&error);
-            return Err(match self.producer.fail(error, &self.clock) {
-                TransactionError::Aborted(_) if too_large => {
-                    TransactionError::TooLarge { outcome, refusal }
-                }
-                other => other,
-            });
+        if let Some(error) = deliveries.failure {
+            return Err(self.producer.fail(error, &self.clock));
         }
         if !drained || deliveries.acknowledged != self.sent {
             let timeout = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);

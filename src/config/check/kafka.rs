@@ -12,7 +12,7 @@ use super::{Finding, at_least_one};
 const PREFIX_BYTES: usize = 249 - ".rejected-notifications".len();
 
 /// Properties that exactly-once processing rests on, and those with a setting of their own.
-const REFUSED: [(&str, &str); 30] = [
+const REFUSED: [(&str, &str); 34] = [
     ("bootstrap.servers", "kafka.brokers"),
     ("metadata.broker.list", "kafka.brokers"),
     ("group.id", "kafka.group"),
@@ -45,6 +45,10 @@ const REFUSED: [(&str, &str); 30] = [
     ("message.max.bytes", ""),
     ("message.timeout.ms", ""),
     ("partition.assignment.strategy", ""),
+    ("delivery.report.only.error", ""),
+    ("delivery.timeout.ms", ""),
+    ("group.instance.id", ""),
+    ("request.required.acks", ""),
     ("transactional.id", ""),
 ];
 

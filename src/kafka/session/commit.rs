@@ -1,7 +1,7 @@
 //! Finished outcomes to committed ones: when, in which transaction, and what follows only after it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -12,9 +12,10 @@ use super::{Done, Owned, Phase, Session, Stop, Worked, kafka_stop};
 use crate::{
     faults::{self, Fault},
     kafka::{
-        Stage,
+        Position, Stage,
         error::RuntimeError,
         ffi::GroupMember,
+        lane::Lane,
         progress::CommitPoint,
         restore::now_ms,
         store::Change,
@@ -49,9 +50,7 @@ impl<S: Stage> Session<S> {
             return self.housekeeping_is_due(now);
         };
         let limits = &self.shared.kafka.commit;
-        let idle = self
-            .lanes()
-            .all(|lane| lane.in_flight == 0 && !lane.has_ready());
+        let idle = self.lanes().all(Lane::is_idle);
         idle || now >= self.batch.newest + QUIET
             || now >= oldest + Duration::from_millis(limits.interval_ms)
             || self.batch.outcomes.len() >= limits.max_records
@@ -92,24 +91,22 @@ impl<S: Stage> Session<S> {
     }
 
     /// Where each partition stands that the outcomes belong to, or that moved while idle.
-    fn commit_points(&mut self, outcomes: &[Done<S>]) -> Vec<(i32, CommitPoint)> {
+    fn commit_points(&self, outcomes: &[Done<S>]) -> Vec<(i32, CommitPoint)> {
         let positions = self.positions();
-        let mut touched: HashMap<i32, bool> = HashMap::new();
-        for done in outcomes {
-            touched.insert(done.position.partition, true);
-            if let Some(lane) = self.lane(done.position.partition, done.epoch) {
-                lane.progress.finish(done.position.offset);
-            }
+        let mut offsets: BTreeMap<i32, BTreeSet<i64>> = BTreeMap::new();
+        for Position { partition, offset } in outcomes.iter().map(|done| done.position) {
+            offsets.entry(partition).or_default().insert(offset);
         }
         let mut points = Vec::new();
-        for (&partition, owned) in &mut self.owned {
-            let Phase::Running(lane) = &mut owned.phase else {
+        for (&partition, owned) in &self.owned {
+            let Phase::Running(lane) = &owned.phase else {
                 continue;
             };
             let position = positions.get(&partition).copied().unwrap_or(0);
-            let point = lane.progress.commit_point(position);
+            let outcome_offsets = offsets.remove(&partition).unwrap_or_default();
+            let point = lane.progress.commit_point(&outcome_offsets, position);
             let moved_while_idle = outcomes.is_empty() && point.offset > lane.committed;
-            if touched.contains_key(&partition) || moved_while_idle {
+            if !outcome_offsets.is_empty() || moved_while_idle {
                 points.push((partition, point));
             }
         }
@@ -141,10 +138,10 @@ impl<S: Stage> Session<S> {
             self.plant_offsets_before_records(points)?;
         }
         let mut transaction = self.producer.begin()?;
-        for (number, done) in outcomes.iter().enumerate() {
+        for done in outcomes {
             for record in &done.finished.records {
                 let partition = record.partition.unwrap_or(done.position.partition);
-                transaction = transaction.send(record, partition, number)?;
+                transaction = transaction.send(record, partition)?;
             }
         }
         faults::crash_at(Fault::CrashAfterSend);
@@ -158,7 +155,7 @@ impl<S: Stage> Session<S> {
             return Err(flushed.abort());
         };
         if before.as_ref() != Some(&member)
-            || !member.is_fenced_by_the_broker()
+            || !member.can_be_fenced()
             || self.consumer.assignment_lost()
         {
             return Err(flushed.abort());
@@ -197,7 +194,7 @@ impl<S: Stage> Session<S> {
         Ok(())
     }
 
-    /// Only now, after the commit: local state, released keys, counters.
+    /// Only now, after the commit: local state, finished offsets, released keys, counters.
     fn committed(
         &mut self,
         outcomes: Vec<Done<S>>,
@@ -218,9 +215,11 @@ impl<S: Stage> Session<S> {
             }
         }
         for done in &outcomes {
-            if let (Some(worked), Some(lane)) =
-                (&done.work, self.lane(done.position.partition, done.epoch))
-            {
+            let Some(lane) = self.lane(done.position.partition, done.epoch) else {
+                continue;
+            };
+            lane.progress.finish([done.position.offset]);
+            if let Some(worked) = &done.work {
                 lane.release(&worked.work.key);
             }
         }
@@ -293,39 +292,51 @@ impl<S: Stage> Session<S> {
                     return Err(kafka_stop("commit, again and again", &cause));
                 }
             }
-            TransactionError::TooLarge { refusal, .. } if outcomes.len() > 1 => {
-                // Which of the records it was can't be told: the broker refuses whole produce batches.
-                info!(
-                    refusal,
-                    outcomes = outcomes.len(),
-                    "a record is too large; committing one by one"
-                );
-                self.batch.one_by_one = outcomes.len();
-            }
-            TransactionError::TooLarge { outcome, refusal } => {
-                self.cut_down(&mut outcomes[outcome], &refusal)?
-            }
+            TransactionError::TooLarge(refusal) => match &mut outcomes[..] {
+                [alone] => self.cut_down(alone, &refusal)?,
+                several => {
+                    // Which of them it was can't be told: the broker refuses whole produce batches.
+                    info!(
+                        refusal,
+                        outcomes = several.len(),
+                        "a record is too large; committing one by one"
+                    );
+                    self.batch.one_by_one = several.len();
+                }
+            },
         }
         self.batch.put_back(outcomes);
         Ok(())
     }
 
+    /// An outcome whose records are refused as too large is answered by the least that can be said; when even that is
+    /// refused, only an operator can help.
     fn cut_down(&self, done: &mut Done<S>, refusal: &str) -> Result<(), Stop> {
-        let Some(Worked { work, state }) = done.work.as_ref().filter(|_| !done.minimal) else {
-            let offset = done.position.offset;
+        let offset = done.position.offset;
+        let least = match &done.work {
+            _ if done.minimal => None,
+            Some(Worked { work, state }) => {
+                let state = state.clone();
+                Some(
+                    self.shared
+                        .stage
+                        .too_large(&work.event, work.position, state, refusal),
+                )
+            }
+            None => Some(
+                self.shared
+                    .stage
+                    .unreadable(done.position, &[], None, refusal),
+            ),
+        };
+        let Some(least) = least else {
             let what = format!(
                 "even the least answer to offset {offset} is refused as too large: {refusal}; raise max.message.bytes of feedmill's topics"
             );
             return Err(Stop::Fatal(RuntimeError::Refused(what)));
         };
-        warn!(
-            offset = done.position.offset,
-            refusal, "an outcome is too large; cutting it down"
-        );
-        done.finished =
-            self.shared
-                .stage
-                .too_large(&work.event, work.position, state.clone(), refusal);
+        warn!(offset, refusal, "an outcome is too large; cutting it down");
+        done.finished = least;
         done.minimal = true;
         Ok(())
     }

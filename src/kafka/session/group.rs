@@ -69,19 +69,6 @@ impl<S: Stage> Session<S> {
         for &partition in partitions {
             self.epochs += 1;
             let (epoch, cancel) = (self.epochs, CancellationToken::new());
-            let waker = self.waker.clone();
-            let answer = move |result| {
-                waker.send(Wake::Restored {
-                    partition,
-                    epoch,
-                    result,
-                })
-            };
-            let job = restore::Job {
-                partition,
-                cancel: cancel.clone(),
-                answer: Box::new(answer),
-            };
             self.owned.insert(
                 partition,
                 Owned {
@@ -93,10 +80,7 @@ impl<S: Stage> Session<S> {
             self.shared
                 .status
                 .set_partition(partition, Some(PartitionStatus::Restoring));
-            if let Some((jobs, _)) = &self.restore {
-                jobs.send(job)
-                    .map_err(|_| Stop::StartOver("the restore thread has ended".into()))?;
-            }
+            self.request_restore(partition)?;
         }
         self.shared.status.joined_group();
         self.shared
@@ -109,16 +93,40 @@ impl<S: Stage> Session<S> {
         )
     }
 
+    fn request_restore(&self, partition: i32) -> Result<(), Stop> {
+        let (Some(owned), Some((jobs, _))) = (self.owned.get(&partition), &self.restore) else {
+            return Ok(());
+        };
+        let (waker, epoch) = (self.waker.clone(), owned.epoch);
+        let answer = move |result| {
+            waker.send(Wake::Restored {
+                partition,
+                epoch,
+                result,
+            });
+        };
+        let job = restore::Job {
+            partition,
+            cancel: owned.cancel.clone(),
+            answer: Box::new(answer),
+        };
+        jobs.send(job)
+            .map_err(|_| Stop::StartOver("the restore thread has ended".into()))
+    }
+
     /// To be given back, and nobody's until we answer: what is finished is committed first. Work in flight is left to
     /// the next owner; waiting for it would hold up the whole group.
     fn revoked(&mut self, partitions: &[i32]) -> Result<(), Stop> {
         info!(?partitions, "partitions revoked");
         self.receive_all()?;
         self.batch.not_before = None;
-        if !self.batch.outcomes.is_empty() {
-            self.commit()?;
-        }
-        self.give_up(partitions)
+        let committed = match self.batch.outcomes.is_empty() {
+            true => Ok(()),
+            false => self.commit(),
+        };
+        // Answered whatever became of the commit: librdkafka waits for it, even to leave the group.
+        self.give_up(partitions)?;
+        committed
     }
 
     /// Somebody else's already: nothing of them may be committed.
@@ -171,7 +179,11 @@ impl<S: Stage> Session<S> {
         match result {
             Ok(start) => self.start_partition(partition, start),
             Err(RestoreError::Cancelled) => Ok(()),
-            Err(error @ (RestoreError::Hole(_) | RestoreError::Unreadable { .. })) => {
+            Err(
+                error @ (RestoreError::Hole(_)
+                | RestoreError::Unreadable { .. }
+                | RestoreError::Damaged { .. }),
+            ) => {
                 error!(partition, %error, "partition stopped");
                 if let Some(owned) = self.owned.get_mut(&partition) {
                     owned.phase = Phase::Halted;
@@ -180,6 +192,13 @@ impl<S: Stage> Session<S> {
                     .status
                     .set_partition(partition, Some(PartitionStatus::Halted(error.to_string())));
                 Ok(())
+            }
+            // Somebody's transaction hangs; the other partitions have their turn before this one is looked at again.
+            Err(error @ RestoreError::Hanging { .. }) => {
+                error!(partition, %error, "partition waits");
+                let status = PartitionStatus::Halted(error.to_string());
+                self.shared.status.set_partition(partition, Some(status));
+                self.request_restore(partition)
             }
             Err(RestoreError::Store(error)) => Err(self.store_failed(partition, &error)),
             Err(error) => Err(Stop::StartOver(format!(

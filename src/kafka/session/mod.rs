@@ -36,6 +36,7 @@ use super::{
     rebalance::{self, GroupContext},
     restore, settings,
     shared::Shared,
+    slot::Slots,
     store::LogIdentity,
     transaction::TransactionalProducer,
 };
@@ -93,7 +94,7 @@ pub struct Session<S: Stage> {
     owned: BTreeMap<i32, Owned<S>>,
     epochs: u64,
     batch: Batch<S>,
-    turn: i32,
+    slots: Slots,
     housekeeping: Instant,
     troubled: bool,
     drain_until: Option<Instant>,
@@ -111,10 +112,11 @@ impl<S: Stage> Session<S> {
         let producer = TransactionalProducer::init(&producer_settings, changelog, timeout)
             .map_err(|error| kafka_stop("take the transactional id over", &error))?;
         shared.status.polled();
-        let consumer: BaseConsumer<GroupContext> =
-            settings::group_consumer(&shared.kafka, &shared.group)
-                .create_with_context(GroupContext::default())
-                .map_err(|error| Stop::Fatal(RuntimeError::Client(error)))?;
+        let consumer: BaseConsumer<GroupContext> = settings::create(
+            &settings::group_consumer(&shared.kafka, &shared.group),
+            GroupContext::default(),
+        )
+        .map_err(|error| Stop::Fatal(RuntimeError::Client(error)))?;
         let (partition_count, log) = identify(shared, &consumer, timeout)?;
         shared.status.polled();
         let restore = restore::spawn(Arc::clone(shared), log.clone())
@@ -139,7 +141,10 @@ impl<S: Stage> Session<S> {
             owned: BTreeMap::new(),
             epochs: 0,
             batch: Batch::default(),
-            turn: 0,
+            slots: Slots::new(
+                shared.settings.max_in_flight,
+                shared.settings.max_in_flight_bytes,
+            ),
             housekeeping: Instant::now(),
             troubled: false,
             drain_until: None,
@@ -216,9 +221,7 @@ impl<S: Stage> Session<S> {
         let Some(lane) = self.lane(done.position.partition, done.epoch) else {
             return;
         };
-        if let Some(worked) = &done.work {
-            lane.work_ended(worked.work.weight);
-        }
+        lane.started -= 1;
         self.batch.push(done);
     }
 
@@ -249,9 +252,12 @@ impl<S: Stage> Session<S> {
         }
         let deadline = *self.drain_until.get_or_insert_with(|| {
             info!("draining");
+            self.slots.close();
             Instant::now() + self.shared.drain
         });
-        let in_flight: usize = self.lanes().map(|lane| lane.in_flight).sum();
+        // In this order: an outcome is in the channel before its slot is free.
+        let in_flight = self.slots.in_use();
+        self.receive_all()?;
         let done = in_flight == 0 && self.batch.outcomes.is_empty();
         if Instant::now() < deadline && !done {
             return Ok(());
@@ -289,8 +295,7 @@ impl<S: Stage> Drop for Session<S> {
             }
         }
         self.shared.status.polled();
-        self.consumer.context().close();
-        rebalance::answer_all(&self.consumer);
+        rebalance::leave(&self.consumer);
     }
 }
 

@@ -1,16 +1,21 @@
 //! Events to work: which may start now, within the worker's budget, and their running on the async runtime.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::{Done, Phase, Session, Stop, Wake, Worked, kafka_stop};
+use super::{Done, Owned, Phase, Session, Stop, Wake, Worked, kafka_stop};
 use crate::kafka::{
     Position, Stage,
+    error::panic_text,
     lane::{Next, Work},
     shared::Shared,
+    slot::Slot,
     status::PartitionStatus,
     store::StoreError,
 };
@@ -24,71 +29,52 @@ impl<S: Stage> Session<S> {
             return Ok(());
         }
         let partitions: Vec<i32> = self.owned.keys().copied().collect();
-        let turn = partitions
-            .iter()
-            .position(|partition| *partition > self.turn)
-            .unwrap_or(0);
-        let mut room = self.room();
-        loop {
-            let mut moved = false;
-            for &partition in partitions[turn..].iter().chain(&partitions[..turn]) {
+        let mut moved = true;
+        while moved {
+            moved = false;
+            for &partition in &partitions {
                 for _ in 0..TURN {
-                    if !room.left() {
-                        self.turn = partition;
-                        return Ok(());
-                    }
-                    if !self.step(partition, &mut room)? {
+                    if !self.step(partition)? {
                         break;
                     }
                     moved = true;
                 }
             }
-            if !moved {
-                return Ok(());
-            }
         }
-    }
-
-    fn room(&self) -> Room {
-        let limits = &self.shared.settings;
-        let (count, bytes) = self.lanes().fold((0, 0), |(count, bytes), lane| {
-            (count + lane.in_flight, bytes + lane.in_flight_bytes)
-        });
         self.shared.status.count(|counters| {
-            counters.in_flight = count as u64;
-            counters.in_flight_bytes = bytes;
+            counters.in_flight = self.slots.in_use() as u64;
+            counters.in_flight_bytes = self.slots.bytes_in_use();
         });
-        Room {
-            count,
-            bytes,
-            max_count: limits.max_in_flight,
-            max_bytes: limits.max_in_flight_bytes,
-        }
+        Ok(())
     }
 
     /// One event started, or one record taken, of this partition; false when there is none.
-    fn step(&mut self, partition: i32, room: &mut Room) -> Result<bool, Stop> {
+    fn step(&mut self, partition: i32) -> Result<bool, Stop> {
         let shared = Arc::clone(&self.shared);
-        let Some(owned) = self.owned.get_mut(&partition) else {
+        let Some(Owned {
+            epoch,
+            cancel,
+            phase: Phase::Running(lane),
+        }) = self.owned.get_mut(&partition)
+        else {
             return Ok(false);
         };
-        let (epoch, cancel) = (owned.epoch, owned.cancel.clone());
-        let Phase::Running(lane) = &mut owned.phase else {
-            return Ok(false);
-        };
+        let epoch = *epoch;
         if let Some(work) = lane.next_ready() {
-            room.taken(work.weight);
+            let cancel = cancel.clone();
             self.start(work, epoch, cancel);
             return Ok(true);
         }
-        let was_stalled = lane.is_stalled();
-        match lane.take(&shared.stage, &self.input_topic, self.partition_count) {
+        let next = lane.take(&shared.stage, &self.input_topic, self.partition_count);
+        let waited = lane.waits;
+        lane.waits = matches!(next, Next::Waiting(_)) || (waited && matches!(next, Next::Nothing));
+        if waited && !lane.waits {
+            shared
+                .status
+                .set_partition(partition, Some(PartitionStatus::Running));
+        }
+        match next {
             Next::Nothing => return Ok(false),
-            Next::Taken if was_stalled => {
-                shared
-                    .status
-                    .set_partition(partition, Some(PartitionStatus::Running));
-            }
             Next::Taken => {}
             Next::Answered { offset, finished } => {
                 let position = Position { partition, offset };
@@ -97,16 +83,21 @@ impl<S: Stage> Session<S> {
                     epoch,
                     finished,
                     work: None,
-                    minimal: true,
+                    minimal: false,
                 });
             }
+            Next::Waiting(why) => {
+                if !waited {
+                    error!(partition, why, "partition waits");
+                    shared
+                        .status
+                        .set_partition(partition, Some(PartitionStatus::Halted(why)));
+                }
+                return Ok(false);
+            }
             Next::Halt(why) => {
-                if !was_stalled {
-                    error!(partition, why, "partition stopped");
-                }
-                if !lane.is_stalled() {
-                    lane.halted = Some(why.clone());
-                }
+                error!(partition, why, "partition stopped");
+                lane.halted = true;
                 shared
                     .status
                     .set_partition(partition, Some(PartitionStatus::Halted(why)));
@@ -117,60 +108,67 @@ impl<S: Stage> Session<S> {
         Ok(true)
     }
 
-    /// Runs the stage's work for one event on the async runtime.
+    /// Runs the stage's work for one event on the async runtime, when a slot is free.
     fn start(&self, work: Work<S::Event>, epoch: u64, cancel: CancellationToken) {
-        let (shared, waker) = (Arc::clone(&self.shared), self.waker.clone());
-        let position = work.position;
-        let task = async move {
-            let state = match state_of(&shared, &work) {
-                Ok(state) => state.map(Arc::new),
-                Err(error) => {
-                    return Wake::StoreFailed {
-                        partition: position.partition,
-                        error,
-                    };
-                }
-            };
-            let finished = Arc::clone(&shared.stage)
-                .process(Arc::clone(&work.event), position, state.clone())
-                .await;
-            Wake::Finished(Done {
-                position,
-                epoch,
-                finished,
-                work: Some(Worked { work, state }),
-                minimal: false,
-            })
-        };
-        let guarded = AssertUnwindSafe(task).catch_unwind();
+        let (shared, waker, slots) = (
+            Arc::clone(&self.shared),
+            self.waker.clone(),
+            self.slots.clone(),
+        );
         self.shared.tasks.spawn(async move {
+            let task = async {
+                let mut slot = slots.take(work.weight).await;
+                let wake = AssertUnwindSafe(process(&shared, work, epoch, &mut slot))
+                    .catch_unwind()
+                    .await;
+                waker.send(wake.unwrap_or_else(|panic| Wake::Panicked(panic_text(&*panic))));
+                // Given back only now: whoever sees no slot in use finds every outcome in the channel.
+                drop(slot);
+            };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => {}
-                result = guarded => waker.send(result.unwrap_or_else(|panic| Wake::Panicked(panic_text(&*panic)))),
+                () = task => {}
             }
         });
     }
 }
 
-/// What fits into the worker beside what it is working on.
-struct Room {
-    count: usize,
-    bytes: u64,
-    max_count: usize,
-    max_bytes: u64,
-}
-
-impl Room {
-    /// One event is always let through, however heavy.
-    fn left(&self) -> bool {
-        self.count == 0 || (self.count < self.max_count && self.bytes < self.max_bytes)
-    }
-
-    fn taken(&mut self, weight: u64) {
-        self.count += 1;
-        self.bytes += weight;
-    }
+async fn process<S: Stage>(
+    shared: &Shared<S>,
+    work: Work<S::Event>,
+    epoch: u64,
+    slot: &mut Slot,
+) -> Wake<S> {
+    let position = work.position;
+    let state = match catch_unwind(AssertUnwindSafe(|| state_of(shared, &work))) {
+        Ok(Ok(state)) => state.map(Arc::new),
+        Ok(Err(error)) => {
+            return Wake::StoreFailed {
+                partition: position.partition,
+                error,
+            };
+        }
+        // The store's library asserts on damaged files; the copy is made anew.
+        Err(panic) => {
+            let error = StoreError::Damaged(panic_text(&*panic));
+            return Wake::StoreFailed {
+                partition: position.partition,
+                error,
+            };
+        }
+    };
+    let stage = Arc::clone(&shared.stage);
+    let finished = stage
+        .process(Arc::clone(&work.event), position, state.clone(), slot)
+        .await;
+    Wake::Finished(Done {
+        position,
+        epoch,
+        finished,
+        work: Some(Worked { work, state }),
+        minimal: false,
+    })
 }
 
 /// What is settled for the key of an event. It was committed before the event could start, so the store knows it.
@@ -183,10 +181,4 @@ fn state_of<S: Stage>(
         .map(|bytes| shared.stage.read_state(&work.event, &bytes))
         .transpose();
     state.map_err(StoreError::Damaged)
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".into())
 }
