@@ -111,9 +111,7 @@ async fn check_topics(config: &Config) -> Result<(), Failure> {
         return Ok(());
     }
     let list = problems.join("\n  ");
-    Err(Failure::service(anyhow!(
-        "the topics do not fit:\n  {list}\nrun `feedmill topics create` to make those that are missing"
-    )))
+    Err(Failure::service(anyhow!("use the topics:\n  {list}")))
 }
 
 async fn start_convert(

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::loaded;
+use super::{loaded, say};
 use crate::{
     config::{Sources, show},
     failure::Failure,
@@ -26,21 +26,21 @@ pub enum Command {
 pub fn run(sources: Sources, command: &Command) -> Result<(), Failure> {
     let loaded = loaded(sources)?;
     match command {
-        Command::Show => print!("{}", show(&loaded.config)),
+        Command::Show => say(show(&loaded.config).trim_end())?,
         Command::Check => {
             let findings = loaded.findings();
             for finding in &findings {
-                println!("{finding}");
+                say(finding)?;
             }
             if findings.iter().any(|finding| finding.is_error()) {
                 return Err(Failure::usage(anyhow::anyhow!(
                     "accept the configuration: see above"
                 )));
             }
-            println!(
+            say(format_args!(
                 "the configuration is sound: {} feeds",
                 loaded.config.feeds.len()
-            );
+            ))?;
         }
     }
     Ok(())

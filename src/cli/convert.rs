@@ -53,7 +53,13 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
         Err(ConvertError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return Ok(());
         }
-        Err(error) => return Err(Failure::service(anyhow!(error).context("convert the file"))),
+        Err(error) => {
+            let what = match (&error, &arguments.output) {
+                (ConvertError::Write(_), Some(path)) => format!("write {}", path.display()),
+                _ => format!("convert {}", arguments.file.display()),
+            };
+            return Err(Failure::service(anyhow!(error).context(what)));
+        }
     };
     let seconds = started.elapsed().as_secs_f64().max(0.001);
     eprintln!(

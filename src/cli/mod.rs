@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     app::{self, Stage},
     config::{Config, Loaded, Sources, load},
-    failure::Failure,
+    failure::{Failure, chain},
     telemetry::logging,
 };
 
@@ -55,10 +55,10 @@ enum Command {
     /// Convert a local file, without Kafka and S3
     Convert(convert::Arguments),
     /// Make and check the Kafka topics
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: feedmill topics create")]
     Topics(topics::Command),
     /// Check and show the configuration
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: feedmill config check")]
     Config(config::Command),
     /// What became of the files: the results topic, oldest first
     Results(results::Arguments),
@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(error) = failure.error() {
-                eprintln!("feedmill: failed to {error:#}");
+                eprintln!("feedmill: failed to {}", chain(error.as_ref()));
             }
             ExitCode::from(failure.code())
         }
@@ -125,6 +125,17 @@ fn reaches_kafka(sources: Sources) -> Result<Config, Failure> {
         )));
     }
     Ok(config)
+}
+
+/// Writes to standard output. That nobody reads it any more is no failure.
+pub(crate) fn say(text: impl std::fmt::Display) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::service(
+            anyhow!(error).context("write to standard output"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use clap::Subcommand;
 
+use super::say;
 use crate::{
     config::Config,
     convert,
@@ -19,6 +20,7 @@ pub enum Command {
     )]
     Create,
     /// Say whether the topics fit; exit code 4 when they do not
+    #[command(after_help = "Example: feedmill topics check --profile production")]
     Check,
     /// Go on behind a hole in the log of a partition of the events topic
     ///
@@ -52,8 +54,8 @@ async fn create(config: &Config) -> Result<(), Failure> {
         .map_err(Failure::service)?
     {
         match made {
-            Made::Created => println!("created   {topic}"),
-            Made::WasThere => println!("was there {topic}"),
+            Made::Created => say(format_args!("created   {topic}"))?,
+            Made::WasThere => say(format_args!("was there {topic}"))?,
         }
     }
     // A topic that was there may be another one than ours; one that was just made is seen by all brokers soon.
@@ -75,11 +77,11 @@ async fn check(config: &Config) -> Result<(), Failure> {
         .await
         .map_err(Failure::service)?;
     if problems.is_empty() {
-        println!("the topics fit");
+        say("the topics fit")?;
         return Ok(());
     }
     for problem in problems {
-        println!("{problem}");
+        say(problem)?;
     }
     Err(Failure::Findings)
 }
@@ -89,6 +91,8 @@ fn unfit(problems: &[String]) -> Failure {
 }
 
 fn accept_hole(config: &Config, partition: i32, offset: Option<i64>) -> Result<(), Failure> {
+    // Says clearly when Kafka can't be reached.
+    drop(Admin::connect(&config.kafka).map_err(Failure::service)?);
     let topics = Topics::with_prefix(&config.kafka.topic_prefix);
     let group = format!("{}.{}", config.kafka.group, convert::STAGE);
     let accepted = admin::accept_hole(&config.kafka, &group, &topics.events, partition, offset)
@@ -97,23 +101,23 @@ fn accept_hole(config: &Config, partition: i32, offset: Option<i64>) -> Result<(
         .before
         .map_or_else(|| "none".to_owned(), |offset| offset.to_string());
     let (low, high) = accepted.log;
-    println!(
+    say(format_args!(
         "{} [{partition}]: committed {before} -> {} (the log has {low} to {high})",
         topics.events, accepted.offset
-    );
-    println!(
-        "objects whose events are in the hole have to be announced again, for each watched bucket and prefix:"
-    );
+    ))?;
+    say(
+        "objects whose events are in the hole have to be announced again, for each watched bucket and prefix:",
+    )?;
     for feed in &config.feeds {
         let prefix = feed
             .r#match
             .split(['*', '?', '[', '{'])
             .next()
             .unwrap_or(&feed.r#match);
-        println!("  feedmill backfill {prefix}");
+        say(format_args!("  feedmill backfill {prefix}"))?;
     }
-    println!(
-        "this version has no backfill yet: post a notification for each object to the webhook instead; settled objects end as duplicates"
-    );
+    say(
+        "this version has no backfill yet: post a notification for each object to the webhook instead; settled objects end as duplicates",
+    )?;
     Ok(())
 }

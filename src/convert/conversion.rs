@@ -19,8 +19,9 @@ use super::{
     state::hex,
 };
 use crate::{
+    failure::chain,
     feed::{self, ConvertError, Plan, Rejection, Summary},
-    s3::{S3Error, error::chain},
+    s3::S3Error,
 };
 
 /// A converted file whose last part is not written yet.

@@ -10,8 +10,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
+    failure::chain,
     object::{ETag, ObjectRef},
-    s3::{Failure, S3Error, error::chain},
+    s3::{Failure, S3Error},
 };
 
 /// Which version of an object's bytes was read.

@@ -216,7 +216,7 @@ impl Admin {
         let mut there = Vec::new();
         for spec in specs {
             match partitions.get(spec.name.as_str()) {
-                None | Some(0) => problems.push(format!("the topic {} is not there", spec.name)),
+                None | Some(0) => problems.push(format!("the topic {} is not there; `feedmill topics create` makes it", spec.name)),
                 Some(count) if *count != spec.partitions => problems.push(format!(
                     "the topic {} has {count} partitions, not {}: their number is fixed for the life of a prefix; set kafka.partitions = {count}, or use a new kafka.topic_prefix and a backfill",
                     spec.name, spec.partitions
@@ -265,7 +265,7 @@ impl Admin {
                     .unwrap_or("unset");
                 if is != wanted {
                     problems.push(format!(
-                        "the topic {} has {name}={is}, not {wanted}",
+                        "the topic {0} has {name}={is}, not {wanted}: kafka-configs.sh --alter --topic {0} --add-config {name}={wanted}",
                         spec.name
                     ));
                 }

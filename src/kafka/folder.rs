@@ -18,7 +18,7 @@ const MAX_SLOTS: usize = 256;
 /// Why no slot could be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    #[error("use the state folder {path}")]
+    #[error("use the state folder {path}; state.dir names another")]
     Io { path: PathBuf, source: io::Error },
     #[error("find a free slot in the state folder {path}: {MAX_SLOTS} processes are using it")]
     Full { path: PathBuf },

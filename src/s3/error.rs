@@ -5,7 +5,10 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
 };
 
-use crate::topics::{MESSAGE_BYTES, cut};
+use crate::{
+    failure::chain,
+    topics::{MESSAGE_BYTES, cut},
+};
 
 /// The kinds that something is decided by; everything else may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +73,14 @@ impl S3Error {
             (0, _) => chain(error),
             (status, text) => format!("HTTP {status} {code} {}", text.unwrap_or_default()),
         };
+        let no_credentials = status == 0 && message.contains("no credentials");
+        let failure = match no_credentials {
+            true => Failure::Denied,
+            false => classify(status, code),
+        };
         Self {
             operation,
-            failure: classify(status, code),
+            failure,
             message: cut(message.trim(), MESSAGE_BYTES),
         }
     }
@@ -99,20 +107,6 @@ fn classify(status: u16, code: &str) -> Failure {
         (401 | 403, _) => Failure::Denied,
         _ => Failure::Unavailable,
     }
-}
-
-/// An error and everything that caused it, on one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let next = cause.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
