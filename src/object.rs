@@ -99,6 +99,15 @@ impl ETag {
         &self.0
     }
 
+    /// Whether it can be sent as it is (RFC 9110, section 8.8.3); one that cannot names no version that a server has.
+    pub fn fits_a_header(&self) -> bool {
+        self.0.len() <= MAX_KEY_BYTES
+            && self
+                .0
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'"')
+    }
+
     /// The tag as HTTP headers carry it, in quotes.
     pub fn quoted(&self) -> String {
         format!("\"{}\"", self.0)

@@ -3,7 +3,7 @@
 //! The first try expects what the state names: `If-Match` of its output's ETag, `If-None-Match: *` when it names none, so
 //! that the usual file costs one GET and one PUT. What a refusal means is found out by a HEAD: see [`Standing`].
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use aws_sdk_s3::{
     Client,
@@ -12,9 +12,11 @@ use aws_sdk_s3::{
 };
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 
 use super::state::hex;
 use crate::{
+    failure::chain,
     object::{ETag, ObjectRef},
     s3::{Failure, S3Error},
 };
@@ -97,7 +99,7 @@ fn source_name(source: &ObjectRef) -> String {
 pub struct Standing {
     pub etag: ETag,
     /// Bytes.
-    size: u64,
+    pub size: u64,
     metadata: HashMap<String, String>,
 }
 
@@ -164,6 +166,31 @@ pub async fn head(s3: &Client, bucket: &str, key: &str) -> Result<Option<Standin
             }
         }
     }
+}
+
+/// Reads an output to hash its bytes; each chunk is waited for at most `stall`.
+pub async fn hash(
+    s3: &Client,
+    bucket: &str,
+    key: &str,
+    etag: &ETag,
+    stall: Duration,
+) -> Result<String, S3Error> {
+    let request = s3.get_object().bucket(bucket).key(key);
+    let response = request.if_match(etag.quoted()).send().await;
+    let mut body = response
+        .map_err(|error| S3Error::new("GetObject", &error))?
+        .body;
+    let mut hash = Sha256::new();
+    let failed =
+        |error: &(dyn std::error::Error + 'static)| S3Error::unavailable("GetObject", chain(error));
+    while let Some(chunk) = timeout(stall, body.next())
+        .await
+        .map_err(|late| failed(&late))?
+    {
+        hash.update(chunk.map_err(|error| failed(&error))?);
+    }
+    Ok(hex(&hash.finalize()))
 }
 
 /// Why a write did not go through.

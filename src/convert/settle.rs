@@ -130,6 +130,7 @@ impl Settling<'_> {
         {
             Ok(Fetched::There(source)) => *source,
             Ok(Fetched::Gone) => return Err(Again::Absent),
+            Err(error) if error.failure == Failure::Refused => return Ok(never_read(error)),
             Err(error) if error.failure == Failure::Archived => {
                 return self.archived(wanted, error).await;
             }
@@ -214,8 +215,13 @@ impl Settling<'_> {
             sha256,
             summary,
         } = converted;
-        let etag = match upload.finish(last, &sha256, expected).await {
-            Ok(etag) => etag,
+        let own = |etag| Written {
+            etag,
+            sha256: sha256.clone(),
+            size: summary.output_bytes,
+        };
+        let written = match upload.finish(last, &sha256, expected).await {
+            Ok(etag) => own(etag),
             Err(WriteError::TooManyParts) => {
                 return Ok(refused(
                     source,
@@ -227,7 +233,8 @@ impl Settling<'_> {
                 .refused_write(target, &sha256, summary.output_bytes)
                 .await?
             {
-                Refused::Ours(etag) => etag,
+                Refused::Ours(etag) => own(etag),
+                Refused::EarlierAttempt(standing) => standing,
                 Refused::Foreign => return Ok(collision(source, target)),
                 Refused::StartOver(standing) => return Err(Again::Expecting(standing)),
             },
@@ -237,9 +244,9 @@ impl Settling<'_> {
         let output = Output {
             bucket: target.bucket.clone(),
             key: target.key.clone(),
-            etag,
-            sha256,
-            size: number(summary.output_bytes),
+            etag: written.etag,
+            sha256: written.sha256,
+            size: number(written.size),
             records: number(summary.records),
         };
         Ok(Ending::Converted {
@@ -264,6 +271,17 @@ impl Settling<'_> {
             match standing.meaning(&target.origin, sha256, size, named) {
                 Meaning::Foreign => Refused::Foreign,
                 Meaning::Ours(etag) => Refused::Ours(etag),
+                // The key has the event's id in it: an earlier attempt made this by another mapping. It is never
+                // overwritten, because that attempt's worker may yet be the one whose outcome is committed.
+                Meaning::Other(etag) if self.stage.output.layout == Layout::Versioned => {
+                    let (bucket, key) = (&target.bucket, &target.key);
+                    Refused::EarlierAttempt(Written {
+                        sha256: output::hash(&self.stage.s3, bucket, key, &etag, self.stage.stall)
+                            .await?,
+                        size: standing.size,
+                        etag,
+                    })
+                }
                 Meaning::Other(etag) => Refused::StartOver(Expected::Output(etag)),
             },
         )
@@ -330,9 +348,17 @@ impl Settling<'_> {
     }
 }
 
+/// An output that is there.
+struct Written {
+    etag: ETag,
+    sha256: String,
+    size: u64,
+}
+
 /// What stands in the way of a write.
 enum Refused {
     Ours(ETag),
+    EarlierAttempt(Written),
     Foreign,
     StartOver(Expected),
 }
@@ -356,6 +382,14 @@ fn refused(source: Version, refusal: Refusal) -> Ending {
     Ending::Refused {
         source: Some(source),
         refusal: Box::new(refusal),
+    }
+}
+
+/// A key that the server can't have names no version: nothing is settled.
+fn never_read(error: S3Error) -> Ending {
+    Ending::Refused {
+        source: None,
+        refusal: Box::new(Refusal::new(error.failure.code(), error.message)),
     }
 }
 

@@ -60,7 +60,7 @@ async fn get(
         .get_object()
         .bucket(object.bucket())
         .key(object.key())
-        .set_if_match(pin.map(ETag::quoted));
+        .set_if_match(pin.filter(|etag| etag.fits_a_header()).map(ETag::quoted));
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) => {

@@ -25,6 +25,8 @@ pub enum Failure {
     NoSuchUpload,
     /// The object is in an archive and can't be read (403 InvalidObjectState).
     Archived,
+    /// The server does not take such a key (400), whoever asks and whenever.
+    Refused,
     /// Credentials or policy (401, 403).
     Denied,
     /// Anything that may pass: 5xx, throttling, time-outs, connections.
@@ -41,6 +43,7 @@ impl Failure {
             Self::Conflict => "s3_conflict",
             Self::NoSuchUpload => "s3_no_such_upload",
             Self::Archived => "object_archived",
+            Self::Refused => "s3_refused",
             Self::Denied => "s3_denied",
             Self::Unavailable => "s3_unavailable",
         }
@@ -105,6 +108,15 @@ fn classify(status: u16, code: &str) -> Failure {
         (412, _) => Failure::PreconditionFailed,
         (409, _) => Failure::Conflict,
         (401 | 403, _) => Failure::Denied,
+        // Other 400s are about credentials, clocks and bodies that broke off.
+        (
+            400,
+            "InvalidRequest"
+            | "InvalidArgument"
+            | "InvalidURI"
+            | "KeyTooLongError"
+            | "XMinioInvalidObjectName",
+        ) => Failure::Refused,
         _ => Failure::Unavailable,
     }
 }

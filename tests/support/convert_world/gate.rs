@@ -1,0 +1,246 @@
+//! A gate before the S3 server: bytes pass it unchanged, so that signatures hold; it takes down the requests and can hold
+//! back the rest of a body, or never let it come.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+const BUFFER_BYTES: usize = 64 * 1024;
+const METHODS: [&str; 5] = ["GET", "PUT", "HEAD", "POST", "DELETE"];
+
+pub struct Gate {
+    address: SocketAddr,
+    passage: Passage,
+    listening: JoinHandle<()>,
+}
+
+/// One request, as it was sent.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: String,
+    /// With the bucket and the query, percent-encoded.
+    pub path: String,
+    /// `name: value`, in lower case.
+    pub headers: Vec<String>,
+}
+
+impl Request {
+    /// Whether it depends on what stands there: `If-Match` or `If-None-Match`.
+    pub fn is_conditional(&self) -> bool {
+        self.headers
+            .iter()
+            .any(|header| header.starts_with("if-match:") || header.starts_with("if-none-match:"))
+    }
+}
+
+/// Which bodies wait, and where.
+#[derive(Debug, Clone)]
+struct Hold {
+    path: String,
+    after_bytes: usize,
+}
+
+#[derive(Clone)]
+struct Passage {
+    requests: Arc<Mutex<Vec<Request>>>,
+    hold: watch::Sender<Option<Hold>>,
+    held: watch::Sender<bool>,
+    /// What becomes of the connections that were held.
+    cut: Arc<AtomicBool>,
+}
+
+impl Gate {
+    /// Opens a gate to the server at `http://host:port`.
+    pub async fn before(endpoint: &str) -> Self {
+        let server = endpoint.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound address");
+        let passage = Passage {
+            requests: Arc::default(),
+            hold: watch::Sender::new(None),
+            held: watch::Sender::new(false),
+            cut: Arc::default(),
+        };
+        let listening = tokio::spawn(listen(listener, server, passage.clone()));
+        Self {
+            address,
+            passage,
+            listening,
+        }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What was asked about paths that contain `fragment`, in order.
+    pub fn requests(&self, fragment: &str) -> Vec<Request> {
+        let requests = lock(&self.passage.requests);
+        let about = |request: &&Request| request.path.contains(fragment);
+        requests.iter().filter(about).cloned().collect()
+    }
+
+    /// The methods of what was asked about these paths.
+    pub fn methods(&self, fragment: &str) -> Vec<String> {
+        let requests = self.requests(fragment);
+        requests.into_iter().map(|request| request.method).collect()
+    }
+
+    /// Forgets what was asked so far.
+    pub fn forget(&self) {
+        lock(&self.passage.requests).clear();
+    }
+
+    /// From now on, answers to GETs of paths that contain `fragment` stop after so many bytes.
+    pub fn hold_bodies(&self, fragment: &str, after_bytes: usize) {
+        self.passage.held.send_replace(false);
+        self.passage.cut.store(false, Ordering::SeqCst);
+        self.passage.hold.send_replace(Some(Hold {
+            path: fragment.to_owned(),
+            after_bytes,
+        }));
+    }
+
+    /// Waits until an answer stands still.
+    pub async fn held(&self) {
+        let mut held = self.passage.held.subscribe();
+        held.wait_for(|held| *held)
+            .await
+            .expect("the gate is there");
+    }
+
+    /// Lets everything pass again, but what was held never comes: its connections end.
+    pub fn cut(&self) {
+        self.passage.cut.store(true, Ordering::SeqCst);
+        self.release();
+    }
+
+    /// Lets everything pass again.
+    pub fn release(&self) {
+        self.passage.hold.send_replace(None);
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.release();
+        self.listening.abort();
+    }
+}
+
+async fn listen(listener: TcpListener, server: String, passage: Passage) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            continue;
+        };
+        let Ok(server) = TcpStream::connect(&server).await else {
+            continue;
+        };
+        let (asked, answering) = watch::channel(String::new());
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::spawn(pass_requests(
+            from_client,
+            to_server,
+            passage.clone(),
+            asked,
+        ));
+        tokio::spawn(pass_answers(
+            from_server,
+            to_client,
+            passage.clone(),
+            answering,
+        ));
+    }
+}
+
+/// A request begins a chunk, because its predecessor on the connection was answered before.
+async fn pass_requests(
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
+    passage: Passage,
+    asked: watch::Sender<String>,
+) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    while let Ok(count @ 1..) = client.read(&mut buffer).await {
+        if let Some(request) = request(&buffer[..count]) {
+            asked.send_replace(format!("{} {}", request.method, request.path));
+            lock(&passage.requests).push(request);
+        }
+        if server.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn pass_answers(
+    mut server: OwnedReadHalf,
+    mut client: OwnedWriteHalf,
+    passage: Passage,
+    mut asked: watch::Receiver<String>,
+) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut passed = 0;
+    while let Ok(count @ 1..) = server.read(&mut buffer).await {
+        if asked.has_changed().unwrap_or(false) {
+            passed = 0;
+        }
+        let request = asked.borrow_and_update().clone();
+        if !passage.wait_to_pass(&request, passed + count).await {
+            return;
+        }
+        passed += count;
+        if client.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Passage {
+    /// Whether the bytes may pass in the end.
+    async fn wait_to_pass(&self, request: &str, bytes: usize) -> bool {
+        let mut hold = self.hold.subscribe();
+        let holds = |hold: &Option<Hold>| {
+            hold.as_ref().is_some_and(|hold| {
+                request.starts_with("GET ")
+                    && request.contains(&hold.path)
+                    && bytes > hold.after_bytes
+            })
+        };
+        if !holds(&hold.borrow_and_update()) {
+            return true;
+        }
+        self.held.send_replace(true);
+        // An error means that the gate is gone, and with it the hold.
+        let _ = hold.wait_for(|hold| !holds(hold)).await;
+        !self.cut.load(Ordering::SeqCst)
+    }
+}
+
+fn request(chunk: &[u8]) -> Option<Request> {
+    let text = String::from_utf8_lossy(chunk);
+    let mut lines = text.split("\r\n");
+    let mut words = lines.next()?.split(' ');
+    let (method, path) = (words.next()?, words.next()?);
+    if !METHODS.contains(&method) || words.next() != Some("HTTP/1.1") {
+        return None;
+    }
+    Some(Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        headers: lines
+            .take_while(|line| !line.is_empty())
+            .map(str::to_lowercase)
+            .collect(),
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
