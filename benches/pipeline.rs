@@ -17,6 +17,7 @@ use std::{
 };
 
 use aws_sdk_s3::{Client, primitives::ByteStream};
+use feedmill::topics::ObjectEvent;
 use support::{Stack, WorkerOptions, World, files, wait_until};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -62,7 +63,7 @@ async fn bench() {
         // Not counted: the first writes to a new bucket make the server allocate.
         bare_s3(&world, &keys, &json, "warm-up").await;
         let before = bare_s3(&world, &keys, &json, "before").await;
-        let pipeline = through_feedmill(&world, &keys).await;
+        let pipeline = through_feedmill(&world, &keys, xml.len()).await;
         let after = bare_s3(&world, &keys, &json, "after").await;
         let alone = (before + after) / 2.0;
         println!(
@@ -133,8 +134,14 @@ async fn copy(s3: &Client, from: (&str, &str), to: (&str, &str), output: bytes::
 }
 
 /// All files announced, then a worker started; files a second between the first and the last result.
-async fn through_feedmill(world: &World, keys: &[String]) -> f64 {
-    futures::future::join_all(keys.iter().map(|key| world.announce(key, None))).await;
+async fn through_feedmill(world: &World, keys: &[String], bytes: usize) -> f64 {
+    let events = keys.iter().map(|key| async move {
+        // As a notification has it: the size decides how many files fit the memory budget at once.
+        let size = i64::try_from(bytes).ok();
+        let event = world.event(key, None);
+        world.send(&ObjectEvent { size, ..event }).await;
+    });
+    futures::future::join_all(events).await;
     let mut worker = world.worker(WorkerOptions::default());
     wait_until(
         "all files are converted",

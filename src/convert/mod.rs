@@ -27,8 +27,10 @@ use crate::{
         Decoded, Finished, OutRecord, Position, RawRecord, Slot, Stage, StageSettings, StateBytes,
     },
     object::ObjectRef,
-    telemetry::metrics::ConvertMetrics,
-    topics::{DecodeError, ObjectEvent, RejectedNotification, Topics, cut, decode, encode},
+    telemetry::{metrics::ConvertMetrics, trace::TraceContext},
+    topics::{
+        DecodeError, MESSAGE_BYTES, ObjectEvent, RejectedNotification, Topics, cut, decode, encode,
+    },
 };
 use answer::{Answer, Ending, Matched, Refusal, TopicNames};
 use settle::Settling;
@@ -209,7 +211,7 @@ impl Stage for Convert {
     type State = Settled;
 
     fn decode(&self, record: &RawRecord) -> Decoded<ObjectEvent> {
-        let event: ObjectEvent = match record.value.as_deref().map(decode) {
+        let mut event: ObjectEvent = match record.value.as_deref().map(decode) {
             None => return Decoded::Unreadable("it has no value".into()),
             Some(Err(error @ DecodeError::UnknownSchema { .. })) => {
                 return Decoded::Wait(format!(
@@ -220,6 +222,10 @@ impl Stage for Convert {
             Some(Err(error)) => return Decoded::Unreadable(error.to_string()),
             Some(Ok(event)) => event,
         };
+        // It goes into headers and logs: one that is none, whoever wrote it, is left out (W3C says to ignore it).
+        event.trace_parent = event
+            .trace_parent
+            .filter(|text| TraceContext::read(text).is_some());
         match event.object() {
             Err(error) => Decoded::Unreadable(error.to_string()),
             Ok(object) if object.message_key().as_bytes() != record.key => {
@@ -310,6 +316,16 @@ impl Stage for Convert {
             history: Vec::new(),
             source_id: None,
             sequencer: None,
+            version_id: None,
+            trace_parent: None,
+            etag: event
+                .etag
+                .clone()
+                .filter(|etag| etag.as_str().len() <= MESSAGE_BYTES),
+            intent_id: event
+                .intent_id
+                .clone()
+                .filter(|id| id.len() <= MESSAGE_BYTES),
             ..event.clone()
         };
         self.answer(&event, position, state.as_deref(), None, &ending)

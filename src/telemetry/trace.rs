@@ -12,10 +12,15 @@ pub struct TraceContext(String);
 impl TraceContext {
     /// Takes the caller's context; makes a new one when it sent none, or none that can be read.
     pub fn from_header(header: Option<&str>) -> Self {
-        match header.map(str::trim).filter(|text| is_valid(text)) {
-            Some(text) => Self(text.to_owned()),
-            None => Self::new(),
-        }
+        header
+            .map(str::trim)
+            .and_then(Self::read)
+            .unwrap_or_else(Self::new)
+    }
+
+    /// A context somebody else wrote down, if it can be read.
+    pub fn read(text: &str) -> Option<Self> {
+        is_valid(text).then(|| Self(text.to_owned()))
     }
 
     fn new() -> Self {
