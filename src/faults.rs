@@ -10,6 +10,8 @@ pub enum Fault {
     CrashAfterOffsets,
     CrashAfterCommit,
     CrashAfterOutput,
+    /// Offsets follow records that nobody knows the broker to have, and what became of these is not asked.
+    SkipFlush,
     /// Offsets are committed before the records that answer them are.
     OffsetsBeforeRecords,
     /// The restore takes the last stable offset for the changelog's end.
@@ -29,6 +31,7 @@ impl Fault {
             Self::CrashAfterOffsets => "crash-after-offsets",
             Self::CrashAfterCommit => "crash-after-commit",
             Self::CrashAfterOutput => "crash-after-output",
+            Self::SkipFlush => "skip-flush",
             Self::OffsetsBeforeRecords => "offsets-before-records",
             Self::RestoreToStableOffset => "restore-to-stable-offset",
             Self::UnconditionalPut => "unconditional-put",

@@ -90,6 +90,38 @@ async fn offsets_committed_before_their_records_lose_results_and_are_caught() {
     assert_caught(&crash_after_offsets(&faulty, fault).await, "R1");
 }
 
+// No flush before the offsets
+
+/// An object is settled, and told of again.
+async fn settle_and_tell_again(world: &World, fault: Option<&str>) -> BTreeSet<&'static str> {
+    let mut truth = Truth::default();
+    let mut worker = start(world, planted(WorkerOptions::default(), fault)).await;
+    let first = truth.drop(world, "products/first.xml", 1).await;
+    assert_eq!(outcome(world, first).await, Outcome::Converted);
+    let etag = truth.put(world, "products/first.xml", 1).await;
+    let again = world
+        .announce("products/first.xml", Some(etag.as_str()))
+        .await;
+    println!("told of again, it was {:?}", outcome(world, again).await);
+    let broken = broken_rules(world, &truth).await;
+    stop(&mut worker).await;
+    broken
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_without_a_flush_forgets_state_and_is_caught() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let healthy = world(&stack, "flush").await;
+    assert_none(&settle_and_tell_again(&healthy, None).await);
+    let faulty = world(&stack, "noflush").await;
+    assert_caught(
+        &settle_and_tell_again(&faulty, Some("skip-flush")).await,
+        "R9",
+    );
+}
+
 // Restore to the last stable offset
 
 /// A foreign transaction stays open on `objects` while an object is settled behind its records: the last stable offset

@@ -264,7 +264,13 @@ impl<S: Stage> Session<S> {
         }
         for (partition, changes) in changes {
             let Some(next_offset) = committed.changelog_ends.get(&partition) else {
-                continue;
+                if faults::planted(Fault::SkipFlush) {
+                    continue;
+                }
+                // Never after a flush; and state without its position would be stale for ever after.
+                let what =
+                    format!("nobody knows where the states of partition {partition} were written");
+                return Err(Stop::StartOver(what));
             };
             shared
                 .store
