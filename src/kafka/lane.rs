@@ -105,7 +105,7 @@ impl<S: Stage> Lane<S> {
         Some(work)
     }
 
-    /// Whether work is under way, or could be.
+    /// Whether nothing is under way, and nothing is about to be.
     pub fn is_idle(&self) -> bool {
         self.started == 0 && self.ready.is_empty()
     }

@@ -17,6 +17,7 @@
 //! | explicit start positions; holes stop the partition | [`restore`] |
 //! | restore up to the read-uncommitted end, waiting for the last stable offset | [`restore`] |
 //! | local state is written only after the commit, with the position it reflects | [`store`], `session::Session::apply` |
+//! | work is bounded by number and bytes, and whoever waits holds nobody up | `slot::Slots` |
 //! | one way back after anything fatal or ambiguous | [`runtime`] |
 //! | the transactional id lives in a locked folder | [`folder`] |
 //! | a call that hangs ends the process | [`watchdog`] |

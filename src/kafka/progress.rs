@@ -93,9 +93,9 @@ impl Progress {
                 self.finished.insert(offset);
             }
         }
-        if let Some(first) = self.open.first() {
-            self.finished = self.finished.split_off(first);
-        }
+        // Below the prefix nothing is ever asked for again; what was restored and not delivered yet lies above it.
+        let prefix = self.open.first().copied().unwrap_or(self.delivered_end);
+        self.finished = self.finished.split_off(&prefix);
     }
 
     /// The point to commit together with the outcomes of these offsets, given the consumer's position (which passes
@@ -252,6 +252,16 @@ mod tests {
         assert!(progress.fits(100) && !progress.fits(100 + 4 * MAX_GAP));
         progress.finish([100]);
         assert!(progress.fits(100 + 4 * MAX_GAP));
+    }
+
+    #[test]
+    fn what_lies_below_the_prefix_is_forgotten_also_when_nothing_is_open() {
+        let mut progress = Progress::resume(0, BTreeSet::from([5_000]));
+        for offset in 0..1_000 {
+            progress.deliver(offset);
+            progress.finish([offset]);
+        }
+        assert_eq!(progress.finished, BTreeSet::from([5_000]));
     }
 
     #[test]

@@ -82,7 +82,7 @@ impl<S: Stage> Session<S> {
         faults::crash_at(Fault::CrashAfterCommit);
         self.committed(outcomes, &points, &committed)?;
         match committed.was_slow {
-            // Its late answer could hit the next transaction: see exactly-once notes on KIP-890.
+            // Its late answer could hit the next transaction: see `transaction::Clock`.
             true => Err(Stop::StartOver(
                 "a transaction took too long to use its producer again".into(),
             )),
