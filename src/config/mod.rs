@@ -6,6 +6,7 @@
 //!
 //! * [`load`]: the layers, defaults < file < profile < environment
 //! * [`check`]: what types cannot say: collisions, loops, shadowed feeds, unsafe listening
+//! * [`pause`]: lengths of time, `"3h"`
 //! * [`matcher`]: which feed an object belongs to; [`template`]: which key its output gets
 //! * [`show`]: the settings in force, secrets hidden
 
@@ -15,6 +16,7 @@ mod fields;
 mod layer;
 mod load;
 pub mod matcher;
+pub mod pause;
 mod secret;
 mod setting_error;
 mod show;
@@ -26,6 +28,7 @@ mod testing;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,13 +50,17 @@ pub struct Config {
     pub kafka: Kafka,
     pub s3: S3,
     pub intake: Intake,
+    pub sweep: Sweep,
     pub convert: Convert,
     pub output: Output,
     pub state: State,
     pub admin: Admin,
     pub log: Log,
     pub shutdown: Shutdown,
-    /// The partners' feeds; the first whose `match` fits an object converts it.
+    /// Folder of further `*.toml` files with feeds, one file a partner; relative to the configuration file. Left out: `feeds.d`, if
+    /// it is there.
+    pub feeds_dir: Option<PathBuf>,
+    /// The partners' feeds; the first whose `match` fits an object converts it. Those of the folder follow, by file name.
     pub feeds: Vec<Feed>,
 }
 
@@ -198,7 +205,7 @@ impl Default for Commit {
     }
 }
 
-/// The S3 server. Credentials come by the SDK's ordinary chain (environment, profile, instance role).
+/// The S3 server. Credentials come by the SDK's ordinary chain (environment, profile, instance role), unless named here.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct S3 {
@@ -214,6 +221,38 @@ pub struct S3 {
     pub read_timeout_ms: u64,
     /// Tries of one request inside the SDK, the first included; feedmill's own retries come on top.
     pub max_attempts: u32,
+    pub credentials: Credentials,
+    /// Buckets that are elsewhere, or belong to somebody else; what is left out is as for all others.
+    pub buckets: BTreeMap<String, Bucket>,
+}
+
+/// Where credentials come from; left out: the SDK's ordinary chain. A role is assumed with what the rest gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Credentials {
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<Secret>,
+    pub session_token: Option<Secret>,
+    /// A profile of the SDK's own configuration files.
+    pub profile: Option<String>,
+    /// ARN of a role to assume.
+    pub role_arn: Option<String>,
+    /// What the role's owner asks for, when he lets others assume it.
+    pub external_id: Option<String>,
+    /// Requests are not signed: a public bucket.
+    pub anonymous: bool,
+}
+
+/// A bucket with a server or an account of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bucket {
+    /// `http(s)://host[:port]`, or `aws` for AWS where `s3.endpoint` names another server.
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub path_style: Option<bool>,
+    /// Replaces `s3.credentials` as a whole.
+    pub credentials: Option<Credentials>,
 }
 
 impl Default for S3 {
@@ -225,6 +264,8 @@ impl Default for S3 {
             connect_timeout_ms: 3_000,
             read_timeout_ms: 30_000,
             max_attempts: 3,
+            credentials: Credentials::default(),
+            buckets: BTreeMap::new(),
         }
     }
 }
@@ -242,6 +283,10 @@ pub struct Intake {
     pub allow_unauthenticated: bool,
     /// Bytes of one notification; a larger one is answered 413.
     pub max_body_bytes: usize,
+    /// Kafka topics to which an S3 server writes its notifications.
+    pub topics: Vec<String>,
+    /// Globs of keys that no feed takes, whoever announces them; one without a slash is about the last part of the key.
+    pub exclude: Vec<String>,
 }
 
 impl Default for Intake {
@@ -251,8 +296,48 @@ impl Default for Intake {
             token: None,
             allow_unauthenticated: false,
             max_body_bytes: MIB,
+            topics: Vec::new(),
+            exclude: ["*.tmp", "*.part"].map(str::to_owned).to_vec(),
         }
     }
+}
+
+/// Looking through the buckets for what no notification told of.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sweep {
+    pub enabled: bool,
+    /// From the start of one sweep to the start of the next. Shorter: a lost notification is made up for sooner, at one
+    /// request per 1,000 objects.
+    #[serde(with = "pause")]
+    pub interval: Duration,
+    /// An object younger than this is left to the notification that is still on its way.
+    #[serde(with = "pause")]
+    pub min_age: Duration,
+    /// Objects that name others to take; the buckets they are about are not listed.
+    pub lists: Vec<ListFile>,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(3 * 3600),
+            min_age: Duration::from_secs(60),
+            lists: Vec::new(),
+        }
+    }
+}
+
+/// An object that names the objects to take, one key a line.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListFile {
+    /// `s3://bucket/key` of the list; the keys in it are of the same bucket.
+    pub list: String,
+    /// What stands before each of its lines to make the key.
+    #[serde(default)]
+    pub prefix: String,
 }
 
 /// How much a worker converts at once, and what a file may not exceed.
@@ -292,6 +377,27 @@ pub struct Output {
     /// Bytes of one part of a multipart upload, at least S3's minimum of 5 MiB. Larger: fewer requests, more memory per
     /// file in flight, and larger outputs, which may have 10,000 parts.
     pub part_bytes: u64,
+    /// `Content-Type` of the outputs; left out: `application/json`, and `application/x-ndjson` for lines.
+    pub content_type: Option<String>,
+    /// `Cache-Control` of the outputs.
+    pub cache_control: Option<String>,
+    /// S3's storage class of the outputs, such as `STANDARD_IA`; left out: the bucket's.
+    pub storage_class: Option<String>,
+    /// Encryption at rest; left out: the bucket's.
+    pub encryption: Option<Encryption>,
+    /// Key for `aws:kms`: an ARN, an id or an alias; left out: the account's own.
+    pub kms_key_id: Option<String>,
+}
+
+/// S3's `x-amz-server-side-encryption`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Encryption {
+    /// With keys that S3 keeps (SSE-S3).
+    #[serde(rename = "AES256")]
+    Aes256,
+    /// With a key of AWS KMS (SSE-KMS).
+    #[serde(rename = "aws:kms")]
+    Kms,
 }
 
 impl Default for Output {
@@ -302,6 +408,11 @@ impl Default for Output {
             layout: Layout::Mirror,
             conditional_writes: true,
             part_bytes: 8 * MIB as u64,
+            content_type: None,
+            cache_control: None,
+            storage_class: None,
+            encryption: None,
+            kms_key_id: None,
         }
     }
 }
@@ -401,6 +512,17 @@ pub struct Feed {
     pub name: String,
     /// `s3://bucket/glob`: the bucket literal; in the key `*` stays within a `/`, `**` does not.
     pub r#match: String,
+    /// Off: as if the feed were not there.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Whom to ask about it.
+    #[serde(default)]
+    pub owner: Option<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+    /// For people and their tools; feedmill does nothing by them.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     #[serde(default)]
     pub format: Format,
     /// Path from the root to the records, `rss/channel/item`; left out: the children of the root.
@@ -435,6 +557,10 @@ impl Feed {
             output: self.output_format,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What happens to a source object after its outcome.
