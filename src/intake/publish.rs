@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use uuid::Uuid;
 
-use super::notification::Notification;
+use super::notification::{Dialect, IgnoreReason, Notification};
 use crate::{
     config::Kafka,
     kafka::{LogContext, partitioner::partition_of, settings},
@@ -110,11 +110,13 @@ impl Publisher {
             .payload(&payload)
             .headers(headers);
         self.append(&self.topics.events, record).await?;
-        self.metrics
-            .events
-            .with_label_values(&[notification.dialect.as_str()])
-            .inc();
+        self.metrics.accepted(notification.dialect);
         Ok(event.id.0)
+    }
+
+    /// Counts what asks for nothing.
+    pub fn ignored(&self, dialect: Dialect, why: IgnoreReason) {
+        self.metrics.ignored(dialect, why);
     }
 
     /// Keeps a copy of what could not be read, cut to a cap.
@@ -167,7 +169,8 @@ impl Publisher {
     }
 }
 
-fn observed(notification: &Notification) -> ObjectEvent {
+/// The event of a notification that has just come.
+pub(super) fn observed(notification: &Notification) -> ObjectEvent {
     ObjectEvent {
         etag: notification.etag.clone(),
         version_id: notification.version_id.clone(),

@@ -228,6 +228,14 @@ impl Admin {
         Ok(problems)
     }
 
+    /// Those of `topics` that are not there.
+    pub fn absent<'a>(&self, topics: &'a [String]) -> Result<Vec<&'a str>, AdminError> {
+        let metadata = self.metadata()?;
+        let is_there = |name: &str| metadata.topics().iter().any(|topic| topic.name() == name);
+        let absent = topics.iter().map(String::as_str);
+        Ok(absent.filter(|name| !is_there(name)).collect())
+    }
+
     async fn config_problems(&self, specs: &[&TopicSpec]) -> Result<Vec<String>, AdminError> {
         if specs.is_empty() {
             return Ok(Vec::new());
