@@ -2,7 +2,10 @@
 
 mod config;
 mod convert;
+mod moment;
+mod reader;
 mod results;
+mod text;
 mod topics;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
@@ -60,7 +63,7 @@ enum Command {
     /// Check and show the configuration
     #[command(subcommand, after_help = "Example: feedmill config check")]
     Config(config::Command),
-    /// What became of the files: the results topic, oldest first
+    /// What became of the files: the results topic, each object's oldest first
     Results(results::Arguments),
 }
 

@@ -28,7 +28,7 @@ mod ffi;
 pub mod folder;
 mod lane;
 pub mod partitioner;
-mod progress;
+pub mod progress;
 mod rebalance;
 mod restore;
 pub mod runtime;
@@ -43,7 +43,7 @@ mod watchdog;
 
 use std::{future::Future, sync::Arc};
 
-pub use error::RuntimeError;
+pub use error::{RuntimeError, is_passing};
 pub use folder::StateFolder;
 pub use rebalance::LogContext;
 pub use runtime::{Runtime, RuntimeHandle};
