@@ -140,7 +140,10 @@ impl Reader {
     pub fn connect(kafka: &Kafka) -> Result<Self, ReadError> {
         // The library wants a group's name, although nobody joins one.
         let group = format!("{}.reader", kafka.group);
-        let settings = settings::reader(kafka, &group, Isolation::ReadCommitted);
+        let mut settings = settings::reader(kafka, &group, Isolation::ReadCommitted);
+        // Held for each partition, and a command may read all of them at once.
+        settings.set("queued.max.messages.kbytes", "2048");
+        settings.set("fetch.queue.backoff.ms", "20");
         Ok(Self {
             consumer: settings::create(&settings, LogContext).map_err(ReadError::Client)?,
             timeout: settings::call_timeout(kafka),
@@ -373,6 +376,8 @@ impl<'a> Scan<'a> {
                 self.expect_progress()?;
                 Ok(None)
             }
+            // Nobody joins the group or commits: reading needs no right on it.
+            Some(Code::GroupAuthorizationFailed) => Ok(None),
             // librdkafka goes on behind a batch that it can't read.
             Some(Code::BadMessage | Code::BadCompression | Code::InvalidMessage) => {
                 Ok(Some(Damaged {
