@@ -2,6 +2,7 @@
 
 mod config;
 mod convert;
+mod explain;
 mod moment;
 mod reader;
 mod results;
@@ -41,6 +42,7 @@ Examples:
   feedmill run                                   take notifications in and convert
   feedmill convert partner.xml --feed nsx        try a feed on a local file
   feedmill results --outcome dead_lettered       what could not be converted, and why
+  feedmill explain s3://partner-files/a.xml      what happened to this file?
 
 Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
 
@@ -65,6 +67,8 @@ enum Command {
     Config(config::Command),
     /// What became of the files: the results topic, each object's oldest first
     Results(results::Arguments),
+    /// One object's story: its events, attempts and outcomes, what is settled now, and what is pending
+    Explain(explain::Arguments),
 }
 
 /// Runs the command of this process.
@@ -96,6 +100,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Config(command) => config::run(sources, &command),
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
+        Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
     }
 }
 

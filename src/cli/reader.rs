@@ -56,6 +56,14 @@ pub struct Window {
     pub until: Until,
 }
 
+impl Window {
+    /// All there is now.
+    pub const ALL: Self = Self {
+        since: None,
+        until: Until::Now,
+    };
+}
+
 /// Why a topic could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -100,6 +108,7 @@ pub struct Record<'a> {
     topic: &'a str,
     pub partition: i32,
     pub offset: i64,
+    pub appended_at: Option<Millis>,
     pub key: Vec<u8>,
     /// `None` is a tombstone.
     pub value: Option<Vec<u8>>,
@@ -354,6 +363,7 @@ impl<'a> Scan<'a> {
             topic: self.topic,
             partition,
             offset,
+            appended_at: message.timestamp().to_millis().map(Millis),
             key: message.key().unwrap_or_default().to_vec(),
             value: message.payload().map(<[u8]>::to_vec),
         })

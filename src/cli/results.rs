@@ -262,7 +262,7 @@ fn row(finished: &str, outcome: &str, feed: &str, took: &str, object: &str) -> S
 }
 
 #[cfg(test)]
-mod testing {
+pub mod testing {
     use super::*;
     use crate::topics::{Id, Intent, Millis, Outcome};
 
