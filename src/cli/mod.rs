@@ -2,7 +2,11 @@
 
 mod config;
 mod convert;
+mod explain;
+mod moment;
+mod reader;
 mod results;
+mod text;
 mod topics;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
@@ -38,6 +42,7 @@ Examples:
   feedmill run                                   take notifications in and convert
   feedmill convert partner.xml --feed nsx        try a feed on a local file
   feedmill results --outcome dead_lettered       what could not be converted, and why
+  feedmill explain s3://partner-files/a.xml      what happened to this file?
 
 Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
 
@@ -60,8 +65,10 @@ enum Command {
     /// Check and show the configuration
     #[command(subcommand, after_help = "Example: feedmill config check")]
     Config(config::Command),
-    /// What became of the files: the results topic, oldest first
+    /// What became of the files: the results topic, each object's oldest first
     Results(results::Arguments),
+    /// One object's story: its events, attempts and outcomes, what is settled now, and what is pending
+    Explain(explain::Arguments),
 }
 
 /// Runs the command of this process.
@@ -93,6 +100,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Config(command) => config::run(sources, &command),
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
+        Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
     }
 }
 
