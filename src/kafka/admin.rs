@@ -293,9 +293,13 @@ impl Admin {
             .map_err(|source| call("describe the topics", source))
     }
 
-    /// What this client may do with a consumer group.
-    pub fn group_operations(&self, group: &str) -> Result<BTreeSet<Operation>, KafkaError> {
+    /// What this client may do with a consumer group, or why it is not told.
+    pub fn group_operations(
+        &self,
+        group: &str,
+    ) -> Result<Result<BTreeSet<Operation>, RDKafkaErrorCode>, AdminError> {
         ffi::group_operations(self.client.inner(), group, self.timeout)
+            .map_err(|source| call("describe the group", source))
     }
 }
 

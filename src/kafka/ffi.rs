@@ -178,16 +178,16 @@ unsafe fn read_topic(
     }
 }
 
-/// What this client may do with a consumer group, whether anybody is in it or not.
+/// What this client may do with a consumer group, whether anybody is in it or not; or why it is not told.
 pub fn group_operations<C: ClientContext>(
     client: &Client<C>,
     group: &str,
     timeout: Duration,
-) -> Result<BTreeSet<Operation>, KafkaError> {
+) -> Result<Result<BTreeSet<Operation>, RDKafkaErrorCode>, KafkaError> {
     let group = CString::new(group).map_err(KafkaError::Nul)?;
     let mut groups = [group.as_ptr()];
     // SAFETY: the names live for the call; the descriptions belong to the event and are copied.
-    let described = unsafe {
+    unsafe {
         request(
             client,
             rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
@@ -214,9 +214,8 @@ pub fn group_operations<C: ClientContext>(
                     rd::rd_kafka_ConsumerGroupDescription_authorized_operations(group, &mut count);
                 Ok(read_operations(operations, count))
             },
-        )?
-    };
-    described.map_err(KafkaError::AdminOp)
+        )
+    }
 }
 
 /// A cluster as its brokers describe it.

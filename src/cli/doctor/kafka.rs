@@ -278,15 +278,14 @@ impl Kafkas<'_> {
             let operations = self.ask(report, "kafka.permissions", &target, move || {
                 asked.0.group_operations(&asked.1)
             });
-            let verdict = match operations.await {
-                Ok(Ok(operations)) => self.allowed(Resource::Group(name), needed, &operations),
-                Ok(Err(error)) => match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                        self.allowed(Resource::Group(name), needed, &BTreeSet::new())
-                    }
-                    _ => Verdict::failed(format!("it can't be described: {error}")),
-                },
-                Err(late) => late,
+            let group = Resource::Group(name);
+            let verdict = match answered(operations.await) {
+                Ok(Ok(operations)) => self.allowed(group, needed, &operations),
+                Ok(Err(RDKafkaErrorCode::GroupAuthorizationFailed)) => {
+                    self.allowed(group, needed, &BTreeSet::new())
+                }
+                Ok(Err(code)) => Verdict::failed(format!("it can't be described: {code}")),
+                Err(verdict) => verdict,
             };
             report.add("kafka.permissions", &target, verdict)?;
         }
@@ -432,7 +431,12 @@ fn refused(reason: &str) -> Verdict {
             "the listener may be one with TLS or SASL, or no Kafka at all: compare kafka.brokers and [kafka.security] with the broker's listener",
         )
     };
-    Verdict::failed(format!("{what} ({reason})")).remedy(remedy)
+    // That brokers are down is all that librdkafka knows of one that hangs up without a word.
+    let seen = match says(&["brokers are down"]) {
+        true => what.to_owned(),
+        false => format!("{what} ({reason})"),
+    };
+    Verdict::failed(seen).remedy(remedy)
 }
 
 fn version(topics: &[(String, Described)]) -> Verdict {
@@ -443,7 +447,7 @@ fn version(topics: &[(String, Described)]) -> Verdict {
         .collect();
     if ids.is_empty() {
         return Verdict::skipped(
-            "brokers do not tell it, and there is no topic to see a topic id of",
+            "brokers do not tell it, and there is no topic whose id may be seen",
         );
     }
     match ids.contains(&NO_ID) {

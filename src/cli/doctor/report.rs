@@ -16,7 +16,7 @@ pub enum Status {
     Ok,
     /// A worker runs, and somebody should look.
     Warning,
-    /// A worker does not run, or not for long.
+    /// A worker does not run, or stands on less than was configured.
     Failed,
     /// What it stands on is missing.
     Skipped,
