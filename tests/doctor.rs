@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use axum::http::{Method, Request, Response, StatusCode};
 use binary::{Ended, Running};
-use feedmill::topics::Outcome;
+use feedmill::topics::{Outcome, encode};
 use secure_kafka::{INTAKE_USER, PLAIN_PASSWORD, SecureKafka, USER};
 use serde_json::{Value, json};
 use support::files::ProductFile;
@@ -382,7 +382,8 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
     };
     let (address, ca) = (broker.sasl(), broker.file("ca.pem"));
     let environment = as_user(&address, &ca, USER);
-    let seen = doctor(&world, &environment, &[]).expect_code(FINDINGS);
+    let stages = ["--stages", "convert"];
+    let seen = doctor(&world, &environment, &stages).expect_code(FINDINGS);
     let (prefix, group) = (&world.origin.topic_prefix, &world.origin.group);
     let results = format!("kafka.permissions topic {prefix}.results");
     seen.expect(&results, "failed", &[
@@ -419,10 +420,10 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
     for grant in &others {
         broker.as_admin(grant);
     }
-    let seen = doctor_settles(&world, &environment, &[], &[results]).await;
+    let seen = doctor_settles(&world, &environment, &stages, &[results]).await;
     assert_eq!(seen.remedies("kafka."), last, "named exactly");
     broker.as_admin(&last[0]);
-    let seen = doctor_settles(&world, &environment, &[], &[])
+    let seen = doctor_settles(&world, &environment, &stages, &[])
         .await
         .expect_code(DONE);
     seen.expect(&format!("kafka.permissions group {group}"), "ok", &["Read"]);
@@ -433,27 +434,41 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
         .fold(WorkerOptions::default(), |options, (name, value)| {
             options.env(name, value)
         });
-    let mut worker = world.worker(options);
+    let mut worker = world.worker(options.args(&stages));
     worker.ready(TIMEOUT).await;
-    let file = ProductFile::new("acls", 1);
-    world.put("products/a.xml", file.xml()).await;
-    // A record in the wrong partition is moved home: that is what Write on events is for.
-    let event = world.event("products/a.xml", None);
-    let key = format!("{}/{}", event.bucket, event.key);
-    let other = 1 - world.partition_of("products/a.xml");
-    world
-        .announce_raw(other, &key, &feedmill::topics::encode(&event))
-        .await;
-    let result = world.wait_for_result(event.id, TIMEOUT).await;
-    assert_eq!(result.outcome, Outcome::Converted, "{result:?}");
-    let answer = worker.notify(&notification(&world, "products/a.xml")).await;
-    assert_eq!(answer.0, 202, "{answer:?}");
-    wait_until("a second result", TIMEOUT, async || {
-        (world.results().len() == 2).then_some(())
-    })
-    .await;
+    uses_every_grant(&world).await;
     worker.terminate();
     assert_eq!(worker.wait(TIMEOUT).await.code(), Some(DONE));
+}
+
+/// Makes a worker read and write every topic: a conversion of an event in the wrong partition, which is moved home, a
+/// dead letter, and an event that can't be read.
+async fn uses_every_grant(world: &World) {
+    world
+        .put("products/a.xml", ProductFile::new("acls", 1).xml())
+        .await;
+    let event = world.event("products/a.xml", None);
+    let key = format!("{}/{}", event.bucket, event.key);
+    let home = world.partition_of("products/a.xml");
+    let bytes = encode(&event);
+    world.announce_raw(1 - home, &key, &bytes).await;
+    let result = world.wait_for_result(event.id, TIMEOUT).await;
+    assert_eq!(result.outcome, Outcome::Converted, "{result:?}");
+
+    world
+        .put("products/broken.xml", "<products><product>")
+        .await;
+    let broken = world.announce("products/broken.xml", None).await;
+    let result = world.wait_for_result(broken, TIMEOUT).await;
+    assert_eq!(result.outcome, Outcome::DeadLettered, "{result:?}");
+
+    world
+        .announce_raw(home, &key, &bytes[..bytes.len() / 2])
+        .await;
+    assert!(
+        world.settles_within(TIMEOUT).await,
+        "not everything is committed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
