@@ -2,6 +2,7 @@
 
 mod config;
 mod convert;
+mod doctor;
 mod explain;
 mod moment;
 mod reader;
@@ -38,6 +39,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   feedmill config check                          is the configuration sound?
+  feedmill doctor                                is everything in place, and what grants what is missing
   feedmill topics create                         make the Kafka topics
   feedmill run                                   take notifications in and convert
   feedmill convert partner.xml --feed nsx        try a feed on a local file
@@ -65,6 +67,12 @@ enum Command {
     /// Check and show the configuration
     #[command(subcommand, after_help = "Example: feedmill config check")]
     Config(config::Command),
+    /// Look at everything a worker needs, and say what is missing and what grants it
+    ///
+    /// Checks in order the configuration, Kafka (reachable, transactions, permissions, topics), S3 (each bucket: list,
+    /// get, conditional put and delete of a scratch key), the clocks, and the disk of the state folder. It reads only,
+    /// but for the scratch key and a scratch transactional id.
+    Doctor(doctor::Arguments),
     /// What became of the files: the results topic, each object's oldest first
     Results(results::Arguments),
     /// One object's story: its events, attempts and outcomes, what is settled now, and what is pending
@@ -99,6 +107,9 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             on_runtime(topics::run(&config, command))
         }
         Command::Config(command) => config::run(sources, &command),
+        Command::Doctor(arguments) => {
+            on_runtime(doctor::run(doctor::load_quietly(sources)?, arguments))
+        }
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
         Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
     }
