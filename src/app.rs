@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use aws_sdk_s3::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -17,7 +16,10 @@ use crate::{
         webhook::{self, WebhookState},
     },
     kafka::{Runtime, RuntimeError, StateFolder, Status, admin::Admin},
-    s3::{self, probe},
+    s3::{
+        self, Accounts,
+        probe::{self, ProbeError},
+    },
     shutdown,
     telemetry::{
         admin::{self, AdminState},
@@ -121,7 +123,7 @@ async fn start_convert(
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<Result<(), Failure>>,
 ) -> Result<(&'static str, Status), Failure> {
-    let s3 = s3::client(&config.s3).await;
+    let s3 = Accounts::new(&config.s3).await;
     check_buckets(config, &s3).await?;
     let folder = StateFolder::claim(&config.state.dir).map_err(Failure::service)?;
     info!(folder = %folder.path().display(), worker = folder.worker(), "state folder");
@@ -157,7 +159,7 @@ async fn start_convert(
 }
 
 /// The buckets are there, and outputs can be fenced.
-async fn check_buckets(config: &Config, s3: &Client) -> Result<(), Failure> {
+async fn check_buckets(config: &Config, s3: &Accounts) -> Result<(), Failure> {
     let inputs: BTreeSet<String> = config
         .feeds
         .iter()
@@ -165,10 +167,11 @@ async fn check_buckets(config: &Config, s3: &Client) -> Result<(), Failure> {
         .map(|feed| feed.bucket().to_owned())
         .collect();
     for bucket in inputs.iter().chain([&config.output.bucket]) {
-        probe::bucket(s3, bucket).await.map_err(Failure::service)?;
+        check_bucket(s3, bucket).await.map_err(Failure::service)?;
     }
-    match config.output.conditional_writes {
-        true => probe::conditional_writes(s3, &config.output.bucket)
+    let output = &config.output;
+    match output.conditional_writes {
+        true => probe::conditional_writes(s3.of(&output.bucket), output)
             .await
             .map_err(Failure::service),
         false => {
@@ -177,6 +180,19 @@ async fn check_buckets(config: &Config, s3: &Client) -> Result<(), Failure> {
             );
             Ok(())
         }
+    }
+}
+
+/// A public bucket may hide its listing and give its objects all the same.
+async fn check_bucket(s3: &Accounts, bucket: &str) -> Result<(), ProbeError> {
+    match probe::bucket(s3.of(bucket), bucket).await {
+        Err(ProbeError::Bucket { source, .. })
+            if s3.is_anonymous(bucket) && source.failure == s3::Failure::Denied =>
+        {
+            warn!(bucket, %source, "the bucket can't be listed without credentials; its objects may be readable");
+            Ok(())
+        }
+        checked => checked,
     }
 }
 

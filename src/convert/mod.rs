@@ -16,7 +16,6 @@ pub mod state;
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_s3::Client;
 use sha2::{Digest, Sha256};
 use tracing::info;
 
@@ -27,6 +26,7 @@ use crate::{
         Decoded, Finished, OutRecord, Position, RawRecord, Slot, Stage, StageSettings, StateBytes,
     },
     object::ObjectRef,
+    s3::Accounts,
     telemetry::{metrics::ConvertMetrics, trace::TraceContext},
     topics::{
         DecodeError, MESSAGE_BYTES, ObjectEvent, RejectedNotification, Topics, cut, decode, encode,
@@ -70,7 +70,7 @@ pub enum BuildError {
 
 /// The convert stage of one worker.
 pub struct Convert {
-    s3: Client,
+    s3: Accounts,
     router: Router,
     feeds: Vec<Feed>,
     template: KeyTemplate,
@@ -86,7 +86,7 @@ pub struct Convert {
 impl Convert {
     pub fn new(
         config: &Config,
-        s3: Client,
+        s3: Accounts,
         topics: &Topics,
         worker: String,
         metrics: ConvertMetrics,

@@ -121,7 +121,7 @@ impl Settling<'_> {
     ) -> Result<Ending, Again> {
         let stage = self.stage;
         let source = match source::fetch(
-            &stage.s3,
+            stage.s3.of(self.object.bucket()),
             self.object,
             self.event.etag.as_ref(),
             stage.stall,
@@ -159,7 +159,8 @@ impl Settling<'_> {
             return Ok(None);
         }
         for output in self.state.iter().flat_map(|state| &state.outputs) {
-            let standing = output::head(&self.stage.s3, &output.bucket, &output.key).await?;
+            let s3 = self.stage.s3.of(&output.bucket);
+            let standing = output::head(s3, &output.bucket, &output.key).await?;
             if let Some(standing) = standing.filter(|standing| standing.etag != output.etag) {
                 info!(object = %self.object, output = output.key, "output is not the one that was settled; converting again");
                 return Ok(Some(standing.etag));
@@ -186,7 +187,11 @@ impl Settling<'_> {
                 Refusal::new("output_key_too_long", message),
             ));
         }
-        let upload = Upload::new(&self.stage.s3, &target);
+        let upload = Upload::new(
+            self.stage.s3.of(&target.bucket),
+            &target,
+            &self.stage.output,
+        );
         let began = Instant::now();
         let converted =
             conversion::convert(feed.plan.clone(), body, upload, self.stage.part_bytes()).await;
@@ -262,8 +267,8 @@ impl Settling<'_> {
         sha256: &str,
         size: u64,
     ) -> Result<Refused, Again> {
-        let Some(standing) = output::head(&self.stage.s3, &target.bucket, &target.key).await?
-        else {
+        let s3 = self.stage.s3.of(&target.bucket);
+        let Some(standing) = output::head(s3, &target.bucket, &target.key).await? else {
             return Ok(Refused::StartOver(Expected::Nothing));
         };
         let named = self.named_output(&target.bucket, &target.key).is_some();
@@ -276,8 +281,7 @@ impl Settling<'_> {
                 Meaning::Other(etag) if self.stage.output.layout == Layout::Versioned => {
                     let (bucket, key) = (&target.bucket, &target.key);
                     Refused::EarlierAttempt(Written {
-                        sha256: output::hash(&self.stage.s3, bucket, key, &etag, self.stage.stall)
-                            .await?,
+                        sha256: output::hash(s3, bucket, key, &etag, self.stage.stall).await?,
                         size: standing.size,
                         etag,
                     })
@@ -321,7 +325,9 @@ impl Settling<'_> {
                 Layout::Mirror => key,
                 Layout::Versioned => format!("{key}/{}-{}.json", source.etag, self.event.id),
             },
-            content_type: feed.content_type,
+            content_type: (self.stage.output.content_type.as_deref())
+                .unwrap_or(feed.content_type)
+                .to_owned(),
             origin: Origin::new(self.object, &source.etag, &feed.mapping_hash),
         }
     }
@@ -329,7 +335,7 @@ impl Settling<'_> {
     /// Waiting does not bring an archived object back; but what is settled already, before it was archived, stays so.
     async fn archived(&self, wanted: Wanted, error: S3Error) -> Result<Ending, Again> {
         let (bucket, key) = (self.object.bucket(), self.object.key());
-        let Some(standing) = output::head(&self.stage.s3, bucket, key).await? else {
+        let Some(standing) = output::head(self.stage.s3.of(bucket), bucket, key).await? else {
             return Err(Again::Absent);
         };
         let version = Version {

@@ -6,7 +6,8 @@
 use aws_sdk_s3::{Client, primitives::ByteStream};
 use uuid::Uuid;
 
-use super::{Failure, S3Error};
+use super::{Failure, S3Error, options};
+use crate::config::Output;
 
 /// What is wrong, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +39,12 @@ fn advice(failure: Failure) -> &'static str {
             "make the bucket, or correct its name in the configuration"
         }
         Failure::Denied => {
-            "check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, a profile or a role) and the bucket's policy"
+            "check its credentials (s3.buckets, s3.credentials, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) and the bucket's policy"
         }
-        _ => "check s3.endpoint and s3.region, and that the server is running",
+        Failure::OptionRefused => {
+            "check output.storage_class, output.encryption, output.kms_key_id and output.cache_control"
+        }
+        _ => "check its endpoint and region (s3.buckets, s3), and that the server is running",
     }
 }
 
@@ -60,24 +64,25 @@ pub async fn bucket(s3: &Client, bucket: &str) -> Result<(), ProbeError> {
     }
 }
 
-/// Whether PUTs whose condition does not hold are refused, on a scratch key that is deleted again.
-pub async fn conditional_writes(s3: &Client, bucket: &str) -> Result<(), ProbeError> {
+/// Whether PUTs whose condition does not hold are refused, on a scratch key that is deleted again. It is written as
+/// outputs are: a policy may demand their encryption, and an option that the server refuses is found out here.
+pub async fn conditional_writes(s3: &Client, output: &Output) -> Result<(), ProbeError> {
+    let bucket = &output.bucket;
     let key = format!(".feedmill-probe/{}", Uuid::new_v4());
-    let verdict = try_conditions(s3, bucket, &key).await;
+    let verdict = try_conditions(s3, output, &key).await;
     // Best effort: a scratch object of a few bytes does no harm.
     let _ = s3.delete_object().bucket(bucket).key(&key).send().await;
     verdict
 }
 
-async fn try_conditions(s3: &Client, bucket: &str, key: &str) -> Result<(), ProbeError> {
+async fn try_conditions(s3: &Client, output: &Output, key: &str) -> Result<(), ProbeError> {
+    let bucket = &output.bucket;
     let put = || {
-        s3.put_object()
-            .bucket(bucket)
-            .key(key)
-            .body(ByteStream::from_static(b"probe"))
+        let request = s3.put_object().bucket(bucket).key(key);
+        options::put(request, output).body(ByteStream::from_static(b"probe"))
     };
     let unfenced = |condition| ProbeError::Unfenced {
-        bucket: bucket.to_owned(),
+        bucket: bucket.clone(),
         condition,
     };
     let failed = |source: S3Error| {
