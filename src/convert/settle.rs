@@ -120,6 +120,10 @@ impl Settling<'_> {
         expected: &mut Expected,
     ) -> Result<Ending, Again> {
         let stage = self.stage;
+        // An altered output is looked at before its source: if it is all right again, nothing is read.
+        if wanted == Wanted::IfAltered && !self.output_is_altered(feed, expected).await? {
+            return Ok(Ending::Duplicate);
+        }
         let source = match source::fetch(
             stage.s3.of(self.object.bucket()),
             self.object,
@@ -138,35 +142,36 @@ impl Settling<'_> {
         };
         if let Found::Settled(outcome) =
             decide::found(self.event, self.state, wanted, &source.version.etag)
+            && !self.output_is_altered(feed, expected).await?
         {
-            match self.altered_output().await? {
-                None => return Ok(found(outcome, source.version)),
-                // A killed worker wrote it; what is in the bucket now is converted in its place.
-                Some(standing) if *expected != Expected::Whatever => {
-                    *expected = Expected::Output(standing)
-                }
-                Some(_) => {}
-            }
+            return Ok(found(outcome, source.version));
         }
         self.convert(feed, source.version, source.body, expected)
             .await
     }
 
-    /// The ETag of an output that is there and is not the one the state names. An absent one is left alone: a consumer
-    /// may have taken it.
-    async fn altered_output(&self) -> Result<Option<ETag>, Again> {
-        if self.stage.output.layout == Layout::Versioned {
-            return Ok(None);
+    /// Whether an output is there that is not the one the state names: a killed worker wrote it, or a stranger, and what
+    /// is in the bucket now is converted in its place. An absent one is left alone: a consumer may have taken it.
+    async fn output_is_altered(&self, feed: &Feed, expected: &mut Expected) -> Result<bool, Again> {
+        let stage = self.stage;
+        if stage.output.layout == Layout::Versioned {
+            return Ok(false);
         }
-        for output in self.state.iter().flat_map(|state| &state.outputs) {
-            let s3 = self.stage.s3.of(&output.bucket);
+        for output in decide::outputs_to_compare(self.state, &stage.output.bucket) {
+            let s3 = stage.s3.of(&output.bucket);
             let standing = output::head(s3, &output.bucket, &output.key).await?;
-            if let Some(standing) = standing.filter(|standing| standing.etag != output.etag) {
-                info!(object = %self.object, output = output.key, "output is not the one that was settled; converting again");
-                return Ok(Some(standing.etag));
+            let Some(standing) = standing.filter(|standing| standing.etag != output.etag) else {
+                continue;
+            };
+            info!(object = %self.object, output = output.key, "output is not the one that was settled; converting again");
+            // Under another template the new output goes elsewhere, and this one is no matter of that write.
+            let goes_here = output.key == stage.template.expand(self.object, &feed.name);
+            if goes_here && *expected != Expected::Whatever {
+                *expected = Expected::Output(standing.etag);
             }
+            return Ok(true);
         }
-        Ok(None)
+        Ok(false)
     }
 
     async fn convert(
