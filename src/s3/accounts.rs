@@ -195,9 +195,13 @@ fn timeouts(settings: &config::S3) -> TimeoutConfigBuilder {
 
 async fn client(base: &Base, account: &Account) -> Client {
     let region = account.region.clone().map(Region::new);
-    let sdk = base.sdk.to_builder();
-    let sdk = sdk.region(region.or(base.sdk.region().cloned())).build();
-    let mut builder = aws_sdk_s3::config::Builder::from(&sdk)
+    let region = region.or(base.sdk.region().cloned());
+    let sdk = base.sdk.to_builder().region(region).build();
+    let credentials = credentials(base, &sdk, &account.credentials).await;
+    // Taken from the SDK's settings too: its builder for S3 keeps what it has when it is told `None`.
+    let mut sdk = sdk.into_builder();
+    sdk.set_credentials_provider(credentials);
+    let mut builder = aws_sdk_s3::config::Builder::from(&sdk.build())
         .force_path_style(account.path_style)
         // Trailing checksums are AWS's own; other servers refuse or store them.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
@@ -207,7 +211,6 @@ async fn client(base: &Base, account: &Account) -> Client {
         Endpoint::Aws => _ = builder.set_endpoint_url(None),
         Endpoint::Url(url) => _ = builder.set_endpoint_url(Some(url.clone())),
     }
-    builder.set_credentials_provider(credentials(base, &sdk, &account.credentials).await);
     if account.credentials.anonymous {
         builder.set_allow_no_auth();
     }

@@ -56,6 +56,8 @@ impl Failure {
     }
 }
 
+const OPTION_ADVICE: &str = "; outputs can't be stored as output.storage_class, output.encryption, output.kms_key_id and the other output settings ask";
+
 /// A failed S3 request.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation}: {message}")]
@@ -87,10 +89,15 @@ impl S3Error {
             true => Failure::Denied,
             false => classify(operation, status, code, text.unwrap_or_default()),
         };
+        let advice = match failure {
+            Failure::OptionRefused => OPTION_ADVICE,
+            _ => "",
+        };
+        let message = cut(message.trim(), MESSAGE_BYTES - advice.len());
         Self {
             operation,
             failure,
-            message: cut(message.trim(), MESSAGE_BYTES),
+            message: message + advice,
         }
     }
 

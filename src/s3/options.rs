@@ -44,3 +44,44 @@ fn encryption(output: &Output) -> Option<ServerSideEncryption> {
         Encryption::Kms => ServerSideEncryption::AwsKms,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::{Client, Config};
+
+    use super::*;
+
+    fn both(output: &Output) -> (PutObjectFluentBuilder, CreateMultipartUploadFluentBuilder) {
+        let config = Config::builder().behavior_version_latest().build();
+        let s3 = Client::from_conf(config);
+        (
+            put(s3.put_object(), output),
+            multipart(s3.create_multipart_upload(), output),
+        )
+    }
+
+    #[test]
+    fn nothing_is_said_of_what_is_left_to_the_bucket() {
+        let (put, multipart) = both(&Output::default());
+        assert_eq!(*put.get_storage_class(), None);
+        assert_eq!(*put.get_server_side_encryption(), None);
+        assert_eq!(*multipart.get_storage_class(), None);
+        assert_eq!(*multipart.get_server_side_encryption(), None);
+    }
+
+    #[test]
+    fn each_encryption_is_said_by_its_own_name() {
+        for (encryption, said) in [
+            (Encryption::Aes256, ServerSideEncryption::Aes256),
+            (Encryption::Kms, ServerSideEncryption::AwsKms),
+        ] {
+            let output = Output {
+                encryption: Some(encryption),
+                ..Output::default()
+            };
+            let (put, multipart) = both(&output);
+            assert_eq!(put.get_server_side_encryption().as_ref(), Some(&said));
+            assert_eq!(multipart.get_server_side_encryption().as_ref(), Some(&said));
+        }
+    }
+}

@@ -41,9 +41,7 @@ fn advice(failure: Failure) -> &'static str {
         Failure::Denied => {
             "check its credentials (s3.buckets, s3.credentials, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) and the bucket's policy"
         }
-        Failure::OptionRefused => {
-            "check output.storage_class, output.encryption, output.kms_key_id and output.cache_control"
-        }
+        Failure::OptionRefused => "correct these settings, or have the server allow them",
         _ => "check its endpoint and region (s3.buckets, s3), and that the server is running",
     }
 }
