@@ -223,6 +223,23 @@ async fn a_public_bucket_is_read_unsigned_and_nobody_looks_for_credentials() {
     assert!(asked.is_empty(), "{asked:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_hides_its_listing_from_strangers_is_said_and_does_not_end_the_start() {
+    let (Some(stack), Some(second)) = (Stack::from_env(), SecondS3::shared().await) else {
+        return;
+    };
+    let there = There::create(second).await;
+    let settings = format!(
+        "[s3.buckets.{0}]\nendpoint = {1:?}\ncredentials = {{ anonymous = true }}\n\
+         [[feeds]]\nname = \"hidden\"\nmatch = \"s3://{0}/**\"\nrecord = \"items/item\"\n\
+         [output]\nkey = \"{{bucket}}/{{key}}.json\"\n",
+        there.bucket, second.endpoint
+    );
+    let world = world(&stack, "hidden", &settings).await;
+    let worker = start(&world, WorkerOptions::default()).await;
+    assert_says(&worker.log(), &["can't be listed", &there.bucket]);
+}
+
 // A role
 
 /// Answers to AssumeRole with the second server's keys, good for so long.

@@ -81,13 +81,14 @@ impl S3Error {
             .and_then(ProvideErrorMetadata::code)
             .unwrap_or_default();
         let text = service.and_then(ProvideErrorMetadata::message);
-        let message = match status {
-            0 => chain(error),
-            status => format!("HTTP {status} {code} {}", text.unwrap_or_default()),
-        };
-        let failure = match no_credentials(error) {
-            true => Failure::Denied,
-            false => classify(operation, status, code, text.unwrap_or_default()),
+        let (failure, message) = match no_credentials(error) {
+            Some(error) => (Failure::Denied, chain(error)),
+            None if status == 0 => (Failure::Unavailable, chain(error)),
+            None => {
+                let text = text.unwrap_or_default();
+                let failure = classify(operation, status, code, text);
+                (failure, format!("HTTP {status} {code} {text}"))
+            }
         };
         let advice = match failure {
             Failure::OptionRefused => OPTION_ADVICE,
@@ -111,9 +112,12 @@ impl S3Error {
     }
 }
 
-/// Whether it failed before it was sent, for want of credentials.
-fn no_credentials(error: &(dyn Error + 'static)) -> bool {
-    error.is::<CredentialsError>() || error.source().is_some_and(no_credentials)
+/// Why there were no credentials to send it with, if that is what it failed of.
+fn no_credentials<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.is::<CredentialsError>() {
+        true => Some(error),
+        false => error.source().and_then(no_credentials),
+    }
 }
 
 /// The requests that say how an output is to be stored.
