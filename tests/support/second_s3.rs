@@ -90,6 +90,9 @@ impl SecondS3 {
             .args(["-master.volumeSizeLimitMB=64", "-s3.config=s3.json"])
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .args(ports.iter().map(|(name, port)| format!("-{name}={port}")))
+            // The server would take the tests' own credentials for another owner's.
+            .env_remove("AWS_ACCESS_KEY_ID")
+            .env_remove("AWS_SECRET_ACCESS_KEY")
             .current_dir(&folder)
             .stdin(reader)
             .stdout(Stdio::from(log.try_clone()?))
