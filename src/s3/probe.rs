@@ -42,7 +42,9 @@ fn advice(failure: Failure) -> &'static str {
             "check its credentials (s3.buckets, s3.credentials, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) and the bucket's policy"
         }
         Failure::OptionRefused => "correct these settings, or have the server allow them",
-        _ => "check its endpoint and region (s3.buckets, s3), and that the server is running",
+        _ => {
+            "check s3.endpoint and s3.region, or the bucket's own under s3.buckets, and that the server is running"
+        }
     }
 }
 
