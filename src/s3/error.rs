@@ -1,14 +1,12 @@
 //! What a failed S3 request means to feedmill.
 
-use std::error::Error;
-
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::{
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
 };
 
 use crate::{
+    aws::no_credentials,
     failure::chain,
     topics::{MESSAGE_BYTES, cut},
 };
@@ -109,14 +107,6 @@ impl S3Error {
             failure: Failure::Unavailable,
             message: cut(&message.to_string(), MESSAGE_BYTES),
         }
-    }
-}
-
-/// Why there were no credentials to send it with, if that is what it failed of.
-fn no_credentials<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.is::<CredentialsError>() {
-        true => Some(error),
-        false => error.source().and_then(no_credentials),
     }
 }
 
