@@ -8,11 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    aws::Base,
     config::{Config, matcher::FeedMatch},
     convert::Convert,
     failure::Failure,
     intake::{
+        deliver::Source,
         publish::Publisher,
+        queue::{Queue, Receiver},
         topic::NotificationTopic,
         webhook::{self, WebhookState},
     },
@@ -252,10 +255,11 @@ async fn start_intake(
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<Result<(), Failure>>,
 ) -> Result<(), Failure> {
-    let (kafka, topics, metrics) = (config.kafka.clone(), topics.clone(), metrics.intake.clone());
-    let publisher = blocking(move || Publisher::connect(&kafka, &topics, metrics))
+    let (kafka, topics, intake) = (config.kafka.clone(), topics.clone(), metrics.intake.clone());
+    let publisher = blocking(move || Publisher::connect(&kafka, &topics, intake))
         .await?
         .map_err(Failure::service)?;
+    start_queues(config, &publisher, metrics, shutdown, tasks).await?;
     let state = WebhookState {
         publisher,
         token: config.intake.token.clone(),
@@ -269,6 +273,40 @@ async fn start_intake(
         webhook::serve(listener, state, shutdown.clone()),
         shutdown,
     );
+    Ok(())
+}
+
+/// Every start checks that the queues are there and may be read.
+async fn start_queues(
+    config: &Config,
+    publisher: &Publisher,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(), Failure> {
+    if config.intake.queues.is_empty() {
+        return Ok(());
+    }
+    let base = Base::load(&config.s3).await;
+    for settings in &config.intake.queues {
+        let queue = Queue::new(&base, settings).await;
+        let queue = queue.map_err(|error| Failure::usage(anyhow!("intake.queues: {error}")))?;
+        queue.check().await.map_err(Failure::service)?;
+        let receiver = Receiver {
+            source: Source {
+                name: format!("sqs:{}", queue.name()),
+                publisher: publisher.clone(),
+            },
+            queue,
+            metrics: metrics.queue.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let received = async {
+            receiver.run().await;
+            Ok(())
+        };
+        serve(tasks, "receive from a queue", received, shutdown);
+    }
     Ok(())
 }
 

@@ -10,6 +10,8 @@ pub enum Fault {
     CrashAfterOffsets,
     CrashAfterCommit,
     CrashAfterOutput,
+    /// Between what Kafka has acknowledged and the deletion of the message that told of it.
+    CrashBeforeDelete,
     /// Offsets follow records that nobody knows the broker to have, and what became of these is not asked.
     SkipFlush,
     /// Offsets are committed before the records that answer them are.
@@ -31,6 +33,7 @@ impl Fault {
             Self::CrashAfterOffsets => "crash-after-offsets",
             Self::CrashAfterCommit => "crash-after-commit",
             Self::CrashAfterOutput => "crash-after-output",
+            Self::CrashBeforeDelete => "crash-before-delete",
             Self::SkipFlush => "skip-flush",
             Self::OffsetsBeforeRecords => "offsets-before-records",
             Self::RestoreToStableOffset => "restore-to-stable-offset",

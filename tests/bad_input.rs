@@ -80,7 +80,6 @@ async fn messages_that_are_no_notification_are_refused_with_the_reason_and_kept_
         (br#"{"Records": {}}"#.to_vec(), "not an array"),
         (message([]), "no records"),
         (message(vec![record(KEY); 1001]), "1001 records"),
-        (fixture("sns-envelope.json"), "raw message delivery"),
         (
             br#"{"detail-type":"Object Created","source":"my.app","detail":{}}"#.to_vec(),
             "my.app",
@@ -106,6 +105,10 @@ async fn messages_that_are_no_notification_are_refused_with_the_reason_and_kept_
         assert!(answer.error().contains(reason), "{reason}: {answer:?}");
         assert!(answer.body.len() < 1_000, "{answer:?}");
     }
+    // Whoever sends it, without a topic to trust it says nothing; it is not kept either.
+    let sns = webhook.post(fixture("sns-envelope.json")).await;
+    assert_eq!(sns.status, 403, "{sns:?}");
+    assert!(sns.error().contains("intake.sns_topics"), "{sns:?}");
     let kept = rejected(&world).await;
     assert_eq!(kept.len(), messages.len());
     for (kept, (body, reason)) in kept.iter().zip(&messages) {

@@ -4,6 +4,7 @@
 
 mod feeds;
 mod kafka;
+mod queues;
 #[cfg(test)]
 mod tests;
 
@@ -121,6 +122,7 @@ fn check_intake(intake: &Intake, findings: &mut Vec<Finding>) {
         intake.max_body_bytes as u64,
         findings,
     );
+    queues::check(&intake.queues, findings);
 }
 
 fn check_convert(convert: &Convert, findings: &mut Vec<Finding>) {

@@ -7,7 +7,7 @@
 //! * [`load`]: the layers, defaults < file < profile < environment
 //! * [`check`]: what types cannot say: collisions, loops, shadowed feeds, unsafe listening
 //! * [`pause`]: lengths of time, `"3h"`
-//! * [`matcher`]: which feed an object belongs to; [`template`]: which key its output gets
+//! * [`matcher`]: which feed an object belongs to; [`template`]: which key its output gets; [`queue_url`]: where a queue is
 //! * [`show`]: the settings in force, secrets hidden
 
 mod check;
@@ -17,6 +17,7 @@ mod layer;
 mod load;
 pub mod matcher;
 pub mod pause;
+pub mod queue_url;
 mod secret;
 mod setting_error;
 mod show;
@@ -285,6 +286,8 @@ pub struct Intake {
     pub max_body_bytes: usize,
     /// Kafka topics to which an S3 server writes its notifications.
     pub topics: Vec<String>,
+    /// SQS queues that notifications arrive in.
+    pub queues: Vec<Queue>,
     /// Globs of keys that no feed takes, whoever announces them; one without a slash is about the last part of the key.
     pub exclude: Vec<String>,
 }
@@ -297,9 +300,27 @@ impl Default for Intake {
             allow_unauthenticated: false,
             max_body_bytes: MIB,
             topics: Vec::new(),
+            queues: Vec::new(),
             exclude: ["*.tmp", "*.part"].map(str::to_owned).to_vec(),
         }
     }
+}
+
+/// An SQS queue that notifications arrive in, from S3, EventBridge or SNS.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// `https://sqs.REGION.amazonaws.com/ACCOUNT/NAME`.
+    pub url: String,
+    /// Left out: the one in the URL's host, else as for S3.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// `http(s)://host[:port]` that requests go to; left out: what the URL names.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// Left out: the SDK's ordinary chain, whatever `s3.credentials` says.
+    #[serde(default)]
+    pub credentials: Credentials,
 }
 
 /// Looking through the buckets for what no notification told of.

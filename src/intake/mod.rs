@@ -1,6 +1,8 @@
 //! Intake: S3 notifications in, ObjectEvents on the events topic out; a notification is acknowledged only after Kafka has.
 
+pub mod deliver;
 pub mod notification;
 pub mod publish;
+pub mod queue;
 pub mod topic;
 pub mod webhook;

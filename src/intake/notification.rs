@@ -12,6 +12,7 @@ mod eventbridge;
 mod fields;
 mod records;
 mod seaweedfs;
+pub mod sns;
 
 use std::fmt;
 
@@ -115,10 +116,14 @@ pub enum ParseError {
     TooManyRecords(usize),
     #[error("an EventBridge event of {0:?}, not of \"aws.s3\"")]
     ForeignEventBridgeSource(String),
+    #[error("an SNS envelope that SNS would not write")]
+    BrokenEnvelope(#[source] serde_json::Error),
+    #[error("an SNS envelope in an SNS envelope")]
+    EnvelopeInEnvelope,
     #[error(
-        "an SNS envelope: SNS needs raw message delivery for now, and the subscription confirmed by hand"
+        "an SNS {kind} of the topic {topic_arn} and no notification; the SubscribeURL in it confirms the subscription"
     )]
-    SnsEnvelope,
+    SnsConfirmation { kind: sns::Kind, topic_arn: String },
 }
 
 /// Why one record does not name an object.
@@ -144,24 +149,44 @@ enum RecordError {
     Object(ObjectRefError),
 }
 
-/// Reads one message.
+/// What one message is, before anybody has vouched for it.
+pub enum Body {
+    Message(Message),
+    /// Something by SNS, whose signature is still to be checked where anybody can send it.
+    Sns(Box<sns::Envelope>),
+}
+
+/// Reads one message of a source that only those can write to who may: an envelope of SNS is opened as it is.
 pub fn parse(body: &[u8]) -> Result<Message, ParseError> {
+    match open(body)? {
+        Body::Message(message) => Ok(message),
+        Body::Sns(envelope) => envelope.open(),
+    }
+}
+
+/// Reads one message, and leaves an envelope of SNS closed.
+pub fn open(body: &[u8]) -> Result<Body, ParseError> {
     let message: Value = serde_json::from_slice(body).map_err(|source| ParseError::NotJson {
         begins: beginning_of(body),
         source,
     })?;
+    match sns::Envelope::of(&message) {
+        Some(envelope) => envelope.map(|envelope| Body::Sns(Box::new(envelope))),
+        None => read(&message, body).map(Body::Message),
+    }
+}
+
+fn read(message: &Value, body: &[u8]) -> Result<Message, ParseError> {
     let has = |field: &str| message.get(field).is_some();
 
     if let Some(records) = message.get("Records") {
         records::parse(records)
-    } else if text(&message, "/Event") == Some("s3:TestEvent") {
-        Ok(test_event(&message))
+    } else if text(message, "/Event") == Some("s3:TestEvent") {
+        Ok(test_event(message))
     } else if has("detail-type") {
-        eventbridge::parse(&message)
+        eventbridge::parse(message)
     } else if has("event_type") && has("key") && has("message") {
-        Ok(seaweedfs::parse(&message))
-    } else if has("Type") && has("TopicArn") {
-        Err(ParseError::SnsEnvelope)
+        Ok(seaweedfs::parse(message))
     } else {
         Err(ParseError::UnknownDialect {
             begins: beginning_of(body),
@@ -359,12 +384,6 @@ mod tests {
     }
 
     #[test]
-    fn an_sns_envelope_is_refused_and_told_what_it_needs() {
-        let error = parse(&fixture("sns-envelope.json")).unwrap_err();
-        assert!(error.to_string().contains("raw message delivery"));
-    }
-
-    #[test]
     fn deep_nesting_is_refused_before_it_fills_the_stack() {
         let body = format!(r#"{{"Records":{}"#, "[".repeat(500_000));
         assert!(matches!(
@@ -398,7 +417,10 @@ mod tests {
                 vec!["created s3://mybucket/HappyFace.jpg d41d8cd98f00b204e9800998ecf8427e 096fKKXTRTtl3on89fVO.nfljtsv6qko".into()],
             ),
             ("aws-s3-test-event.json", vec!["ignored test_event".into()]),
-            ("aws-sns-notification-wrapping-s3.json", vec!["refused".into()]),
+            (
+                "aws-sns-notification-wrapping-s3.json",
+                vec!["created s3://mybucket/HappyFace.jpg d41d8cd98f00b204e9800998ecf8427e 096fKKXTRTtl3on89fVO.nfljtsv6qko".into()],
+            ),
             ("aws-sns-subscription-confirmation.json", vec!["refused".into()]),
             (
                 "ceph-rgw.json",
@@ -470,13 +492,14 @@ mod tests {
         }
     }
 
-    const FIXTURES: [&str; 6] = [
+    const FIXTURES: [&str; 7] = [
         "aws-put.json",
         "mixed.json",
         "minio.json",
         "eventbridge.json",
         "seaweedfs-version.json",
         "seaweedfs-latest-version.json",
+        "sns-envelope.json",
     ];
 
     proptest! {

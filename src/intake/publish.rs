@@ -120,8 +120,13 @@ impl Publisher {
     }
 
     /// Keeps a copy of what could not be read, cut to a cap.
-    pub async fn reject(&self, body: &[u8], reason: &str) -> Result<(), PublishError> {
-        let payload = encode(&RejectedNotification::new("webhook", reason, body));
+    pub async fn reject(
+        &self,
+        source: &str,
+        body: &[u8],
+        reason: &str,
+    ) -> Result<(), PublishError> {
+        let payload = encode(&RejectedNotification::new(source, reason, body));
         let record =
             FutureRecord::<(), _>::to(&self.topics.rejected_notifications).payload(&payload);
         self.append(&self.topics.rejected_notifications, record)

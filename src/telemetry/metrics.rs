@@ -8,7 +8,10 @@ use prometheus::{
 };
 
 use crate::{
-    intake::notification::{Dialect, IgnoreReason},
+    intake::{
+        notification::{Dialect, IgnoreReason},
+        queue::QueueFailure,
+    },
     kafka::{Status, status::PartitionStatus},
     topics::Outcome,
 };
@@ -69,12 +72,38 @@ impl IntakeMetrics {
     }
 }
 
+/// What the receivers of queues count.
+#[derive(Clone)]
+pub struct QueueMetrics {
+    received: IntCounterVec,
+    deleted: IntCounterVec,
+    failures: IntCounterVec,
+}
+
+impl QueueMetrics {
+    pub fn received(&self, queue: &str, messages: usize) {
+        let counter = self.received.with_label_values(&[queue]);
+        counter.inc_by(messages as u64);
+    }
+
+    pub fn deleted(&self, queue: &str, messages: usize) {
+        let counter = self.deleted.with_label_values(&[queue]);
+        counter.inc_by(messages as u64);
+    }
+
+    pub fn failed(&self, queue: &str, failure: QueueFailure) {
+        let labels = [queue, failure.code()];
+        self.failures.with_label_values(&labels).inc();
+    }
+}
+
 /// All metrics of a process.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
     pub convert: ConvertMetrics,
     pub intake: IntakeMetrics,
+    pub queue: QueueMetrics,
 }
 
 impl Metrics {
@@ -124,6 +153,23 @@ impl Metrics {
                 &["dialect", "reason"],
             ),
         };
+        let queue = QueueMetrics {
+            received: counters(
+                "feedmill_sqs_received_total",
+                "Messages received from SQS, by queue; one that comes again counts again.",
+                &["queue"],
+            ),
+            deleted: counters(
+                "feedmill_sqs_deleted_total",
+                "Messages deleted from SQS after Kafka acknowledged them, by queue.",
+                &["queue"],
+            ),
+            failures: counters(
+                "feedmill_sqs_failures_total",
+                "What kept messages in their queue, by queue and what failed.",
+                &["queue", "failure"],
+            ),
+        };
         let build = register(
             &registry,
             IntGauge::with_opts(
@@ -136,6 +182,7 @@ impl Metrics {
             registry,
             convert,
             intake,
+            queue,
         }
     }
 

@@ -387,3 +387,27 @@ fn a_thousand_feeds_of_as_many_buckets_are_fine() {
         [""; 0]
     );
 }
+
+#[test]
+fn a_queue_that_cannot_be_asked_for_is_named_by_its_place() {
+    const URL: &str = "https://sqs.eu-central-1.amazonaws.com/111122223333/feeds";
+    let queues = |list: &str| format!("intake.queues = [{list}]");
+    only(
+        &queues(&format!("{{ url = '{URL}' }}, {{ url = 'feeds' }}")),
+        "error: intake.queues[1].url: expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME, found \"feeds\"",
+    );
+    only(
+        &queues(&format!("{{ url = '{URL}' }}, {{ url = '{URL}' }}")),
+        &format!("error: intake.queues[1].url: {URL} is there twice"),
+    );
+    for endpoint in [
+        "queues.internal",
+        "ftp://queues.internal",
+        "http://id:hush@host",
+    ] {
+        only(
+            &queues(&format!("{{ url = '{URL}', endpoint = '{endpoint}' }}")),
+            "error: intake.queues[0].endpoint: expected http:// or https:// and a host, without a user name",
+        );
+    }
+}

@@ -49,6 +49,10 @@ pub(super) enum Refusal {
     BrokenOff(#[source] axum::Error),
     #[error("{0}")]
     Unreadable(String),
+    #[error(
+        "a message of SNS, and none is taken: list its topic's ARN in intake.sns_topics and subscribe without raw message delivery"
+    )]
+    NoSnsTopics,
     #[error("too many messages are being worked on already")]
     Busy,
     #[error("kafka did not acknowledge, nothing is promised for any record")]
@@ -63,7 +67,7 @@ impl Accepted {
             Entry::Created(notification) => RecordStatus::Accepted {
                 event_id: event_ids
                     .next()
-                    .expect("publish_in_order returns an id for each created record"),
+                    .expect("there is an id for each created record"),
                 bucket: notification.object.bucket().to_owned(),
                 key: notification.object.key().to_owned(),
             },
@@ -89,6 +93,7 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NoSnsTopics => StatusCode::FORBIDDEN,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Late(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BrokenOff(_) | Self::Unreadable(_) => StatusCode::BAD_REQUEST,
