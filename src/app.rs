@@ -9,13 +9,14 @@ use tracing::{info, warn};
 
 use crate::{
     aws::Base,
-    config::{Config, matcher::FeedMatch},
+    config::{Config, matcher::FeedMatch, topic_arn::TopicArn},
     convert::Convert,
     failure::Failure,
     intake::{
         deliver::Source,
         publish::Publisher,
         queue::{Queue, Receiver},
+        sns::{Sns, web::Https},
         topic::NotificationTopic,
         webhook::{self, WebhookState},
     },
@@ -263,6 +264,7 @@ async fn start_intake(
     let state = WebhookState {
         publisher,
         token: config.intake.token.clone(),
+        sns: Arc::new(sns(config)?),
         max_body_bytes: config.intake.max_body_bytes,
     };
     let listener = listen(config.intake.listen, "intake.listen").await?;
@@ -274,6 +276,13 @@ async fn start_intake(
         shutdown,
     );
     Ok(())
+}
+
+fn sns(config: &Config) -> Result<Sns, Failure> {
+    let topics = config.intake.sns_topics.iter();
+    let topics: Result<Vec<_>, _> = topics.map(|topic| TopicArn::parse(topic)).collect();
+    let topics = topics.map_err(|error| Failure::usage(anyhow!("intake.sns_topics: {error}")))?;
+    Ok(Sns::new(topics, Https::default()))
 }
 
 /// Every start checks that the queues are there and may be read.

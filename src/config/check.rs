@@ -17,6 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::object::ObjectRef;
 
 use super::suggest::nearest;
+use super::topic_arn::TopicArn;
 use super::{Config, Convert, Intake, Log, Output, S3};
 
 /// S3's bounds on a part of a multipart upload, in bytes.
@@ -122,6 +123,11 @@ fn check_intake(intake: &Intake, findings: &mut Vec<Finding>) {
         intake.max_body_bytes as u64,
         findings,
     );
+    for topic in &intake.sns_topics {
+        if let Err(error) = TopicArn::parse(topic) {
+            findings.push(Finding::error(format!("intake.sns_topics: {error}")));
+        }
+    }
     queues::check(&intake.queues, findings);
 }
 

@@ -7,7 +7,8 @@
 //! * [`load`]: the layers, defaults < file < profile < environment
 //! * [`check`]: what types cannot say: collisions, loops, shadowed feeds, unsafe listening
 //! * [`pause`]: lengths of time, `"3h"`
-//! * [`matcher`]: which feed an object belongs to; [`template`]: which key its output gets; [`queue_url`]: where a queue is
+//! * [`matcher`]: which feed an object belongs to; [`template`]: which key its output gets; [`queue_url`] and [`topic_arn`]: where a
+//!   queue or a topic is
 //! * [`show`]: the settings in force, secrets hidden
 
 mod check;
@@ -25,6 +26,7 @@ mod suggest;
 pub mod template;
 #[cfg(test)]
 mod testing;
+pub mod topic_arn;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -286,6 +288,8 @@ pub struct Intake {
     pub max_body_bytes: usize,
     /// Kafka topics to which an S3 server writes its notifications.
     pub topics: Vec<String>,
+    /// ARNs of SNS topics whose notifications the webhook takes. Their signature stands for the token.
+    pub sns_topics: Vec<String>,
     /// SQS queues that notifications arrive in.
     pub queues: Vec<Queue>,
     /// Globs of keys that no feed takes, whoever announces them; one without a slash is about the last part of the key.
@@ -300,6 +304,7 @@ impl Default for Intake {
             allow_unauthenticated: false,
             max_body_bytes: MIB,
             topics: Vec::new(),
+            sns_topics: Vec::new(),
             queues: Vec::new(),
             exclude: ["*.tmp", "*.part"].map(str::to_owned).to_vec(),
         }

@@ -4,5 +4,6 @@ pub mod deliver;
 pub mod notification;
 pub mod publish;
 pub mod queue;
+pub mod sns;
 pub mod topic;
 pub mod webhook;

@@ -5,7 +5,7 @@
 //!
 //! Promises: 202 is sent only after Kafka has acknowledged every created record, so a server that repeats what was not
 //! acknowledged loses nothing. A message, or a record, that cannot be read is copied to `rejected-notifications` before
-//! it is refused. 503 claims nothing: part of the message may be in Kafka, and a repetition is a duplicate for convert.
+//! it is refused. What is not allowed leaves nothing behind: who does not know the token, or is not SNS. 503 claims nothing: part of the message may be in Kafka, and a repetition is a duplicate for convert.
 //! Connections and their silence, requests worked on at a time, a body's size and the time it takes are all bounded.
 
 mod answer;
@@ -20,6 +20,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::routing::put;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -29,12 +30,17 @@ use self::answer::{Accepted, Refusal};
 use self::connections::Connections;
 use self::request::{Access, read_body};
 use super::deliver::{Delivered, Source};
-use super::notification::{self, Body};
+use super::notification::sns::{Envelope, Kind};
+use super::notification::{self, Body, Message, ParseError};
 use super::publish::Publisher;
+use super::sns::Sns;
 use crate::config::Secret;
 use crate::telemetry::trace::TraceContext;
 
 const PATH: &str = "/api/v1/s3/event";
+
+/// The header by which SNS makes itself known.
+const SNS_MESSAGE_TYPE: &str = "x-amz-sns-message-type";
 
 /// Requests worked on at a time; with `max_body_bytes` this bounds the memory that requests can take.
 const MAX_CONCURRENT_REQUESTS: usize = 256;
@@ -57,6 +63,8 @@ pub struct WebhookState {
     pub publisher: Publisher,
     /// Asked of every request when set.
     pub token: Option<Secret>,
+    /// Messages of its topics need no token: they are signed.
+    pub sns: Arc<Sns>,
     pub max_body_bytes: usize,
 }
 
@@ -64,6 +72,7 @@ pub struct WebhookState {
 struct Webhook {
     source: Source,
     access: Access,
+    sns: Arc<Sns>,
     max_body_bytes: usize,
     slots: Semaphore,
 }
@@ -76,6 +85,7 @@ pub fn router(state: WebhookState) -> Router {
             publisher: state.publisher,
         },
         access: Access::new(state.token.as_ref()),
+        sns: state.sns,
         max_body_bytes: state.max_body_bytes,
         slots: Semaphore::new(MAX_CONCURRENT_REQUESTS),
     };
@@ -130,20 +140,56 @@ async fn receive(
 impl Webhook {
     async fn handle(&self, request: Request) -> Result<Accepted, Refusal> {
         let (parts, body) = request.into_parts();
-        self.access.check(&parts.headers)?;
+        let access = self.access.check(&parts.headers);
+        let access = match self.sns.is_used() && parts.headers.contains_key(SNS_MESSAGE_TYPE) {
+            // Whether SNS said it shows when it is read.
+            true => access,
+            false => Ok(access?),
+        };
         let _slot = self.slots.try_acquire().map_err(|_| Refusal::Busy)?;
         let message = read_body(&parts.headers, body, self.max_body_bytes, BODY_TIMEOUT).await?;
-        self.deliver(&message, &trace_of(&parts.headers)).await
+        let trace = trace_of(&parts.headers);
+        match notification::open(&message) {
+            Ok(Body::Sns(envelope)) => self.deliver_signed(&envelope, &message, &trace).await,
+            Ok(Body::Message(read)) => {
+                access?;
+                self.deliver(Ok(read), &message, &trace).await
+            }
+            Err(error) => {
+                access?;
+                self.deliver(Err(error), &message, &trace).await
+            }
+        }
     }
 
-    async fn deliver(&self, body: &[u8], trace: &TraceContext) -> Result<Accepted, Refusal> {
-        let read = match notification::open(body) {
-            Ok(Body::Sns(_)) => return Err(Refusal::NoSnsTopics),
-            Ok(Body::Message(message)) => Ok(message),
-            Err(error) => Err(error),
-        };
-        let delivered = self.source.deliver(read, body, trace);
-        match delivered.await.map_err(Refusal::NotAcknowledged)? {
+    /// A token does not stand for a signature: whoever knows it is not SNS.
+    async fn deliver_signed(
+        &self,
+        envelope: &Envelope,
+        body: &[u8],
+        trace: &TraceContext,
+    ) -> Result<Accepted, Refusal> {
+        if !self.sns.is_used() {
+            return Err(Refusal::NoSnsTopics);
+        }
+        let accepted = self.sns.accept(envelope, Timestamp::now()).await;
+        accepted.map_err(Refusal::Sns)?;
+        match envelope.kind {
+            Kind::Notification => self.deliver(envelope.open(), body, trace).await,
+            Kind::SubscriptionConfirmation | Kind::UnsubscribeConfirmation => {
+                Ok(Accepted::nothing())
+            }
+        }
+    }
+
+    async fn deliver(
+        &self,
+        read: Result<Message, ParseError>,
+        body: &[u8],
+        trace: &TraceContext,
+    ) -> Result<Accepted, Refusal> {
+        let delivered = self.source.deliver(read, body, trace).await;
+        match delivered.map_err(Refusal::NotAcknowledged)? {
             Delivered::Accepted { message, event_ids } => Ok(Accepted::new(message, event_ids)),
             Delivered::Rejected(reason) => Err(Refusal::Unreadable(reason)),
         }

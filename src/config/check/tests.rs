@@ -411,3 +411,11 @@ fn a_queue_that_cannot_be_asked_for_is_named_by_its_place() {
         );
     }
 }
+
+#[test]
+fn an_sns_topic_is_named_by_its_arn() {
+    only(
+        "intake.sns_topics = ['arn:aws:sns:eu-central-1:111122223333:feeds', 'feeds']",
+        "error: intake.sns_topics: expected arn:aws:sns:REGION:ACCOUNT:NAME, found \"feeds\"",
+    );
+}

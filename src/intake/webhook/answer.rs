@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::intake::notification::{Entry, Message};
 use crate::intake::publish::PublishError;
+use crate::intake::sns::SnsError;
 
 /// What a server is told to wait before it repeats a message, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
@@ -53,6 +54,8 @@ pub(super) enum Refusal {
         "a message of SNS, and none is taken: list its topic's ARN in intake.sns_topics and subscribe without raw message delivery"
     )]
     NoSnsTopics,
+    #[error(transparent)]
+    Sns(SnsError),
     #[error("too many messages are being worked on already")]
     Busy,
     #[error("kafka did not acknowledge, nothing is promised for any record")]
@@ -60,6 +63,13 @@ pub(super) enum Refusal {
 }
 
 impl Accepted {
+    /// A message that is about no object.
+    pub(super) fn nothing() -> Self {
+        Self {
+            records: Vec::new(),
+        }
+    }
+
     /// `event_ids` has one id for each created record, in the message's order.
     pub(super) fn new(message: Message, event_ids: Vec<Uuid>) -> Self {
         let mut event_ids = event_ids.into_iter();
@@ -93,7 +103,8 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::NoSnsTopics => StatusCode::FORBIDDEN,
+            Self::Sns(error) if error.may_pass() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoSnsTopics | Self::Sns(_) => StatusCode::FORBIDDEN,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Late(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BrokenOff(_) | Self::Unreadable(_) => StatusCode::BAD_REQUEST,

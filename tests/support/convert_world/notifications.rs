@@ -1,5 +1,8 @@
 //! Notifications of one created object, as several servers write them.
 
+// Each test file compiles this for itself and uses its own part of it.
+#![allow(dead_code)]
+
 use serde_json::{Value, json};
 
 /// A message with these records.
