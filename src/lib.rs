@@ -20,8 +20,8 @@
 //! * [`feed`]: the conversion engine: bytes to JSON; knows nothing of Kafka and S3
 //! * [`s3`]: the client, and what its errors mean
 //!
-//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`aws`] (connections and credentials), [`failure`] (exit codes), [`shutdown`], [`telemetry`], [`object`] (names and
-//! ETags), [`faults`] (what tests may break).
+//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`aws`] (connections and credentials), [`failure`] (exit
+//! codes), [`shutdown`], [`telemetry`], [`object`] (names and ETags), [`faults`] (what tests may break).
 
 pub mod app;
 pub mod aws;
