@@ -75,7 +75,7 @@ impl FeedMatch {
     }
 
     /// What every key of this match begins with: the glob up to its first wildcard.
-    pub(super) fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         let glob = self.glob.glob();
         &glob[..glob.find(META).unwrap_or(glob.len())]
     }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::notification::Notification;
 use crate::{
     config::Kafka,
-    kafka::{LogContext, partitioner::partition_of, settings},
+    kafka::{LogContext, Position, partitioner::partition_of, settings},
     telemetry::{metrics::IntakeMetrics, trace::TraceContext},
     topics::{Millis, ObjectEvent, RejectedNotification, Topics, encode},
 };
@@ -90,26 +90,11 @@ impl Publisher {
         notification: &Notification,
         trace: &TraceContext,
     ) -> Result<Uuid, PublishError> {
-        let mut event = observed(notification);
-        event.trace_parent = Some(trace.traceparent().to_owned());
-        let key = notification.object.message_key();
-        let id = event.id.to_string();
-        let headers = OwnedHeaders::new()
-            .insert(Header {
-                key: "event-id",
-                value: Some(&id),
-            })
-            .insert(Header {
-                key: "traceparent",
-                value: Some(trace.traceparent()),
-            });
-        let payload = encode(&event);
-        let record = FutureRecord::to(&self.topics.events)
-            .partition(partition_of(key.as_bytes(), self.partitions))
-            .key(&key)
-            .payload(&payload)
-            .headers(headers);
-        self.append(&self.topics.events, record).await?;
+        let event = ObjectEvent {
+            trace_parent: Some(trace.traceparent().to_owned()),
+            ..observed(notification)
+        };
+        self.append(&event).await?;
         self.metrics
             .events
             .with_label_values(&[notification.dialect.as_str()])
@@ -117,20 +102,44 @@ impl Publisher {
         Ok(event.id.0)
     }
 
+    /// Appends an event; where it is, once Kafka has acknowledged it.
+    pub async fn append(&self, event: &ObjectEvent) -> Result<Position, PublishError> {
+        let key = format!("{}/{}", event.bucket, event.key);
+        let id = event.id.to_string();
+        let mut headers = OwnedHeaders::new().insert(Header {
+            key: "event-id",
+            value: Some(&id),
+        });
+        if let Some(trace_parent) = &event.trace_parent {
+            headers = headers.insert(Header {
+                key: "traceparent",
+                value: Some(trace_parent),
+            });
+        }
+        let payload = encode(event);
+        let record = FutureRecord::to(&self.topics.events)
+            .partition(partition_of(key.as_bytes(), self.partitions))
+            .key(&key)
+            .payload(&payload)
+            .headers(headers);
+        self.send(&self.topics.events, record).await
+    }
+
     /// Keeps a copy of what could not be read, cut to a cap.
     pub async fn reject(&self, body: &[u8], reason: &str) -> Result<(), PublishError> {
         let payload = encode(&RejectedNotification::new("webhook", reason, body));
         let record =
             FutureRecord::<(), _>::to(&self.topics.rejected_notifications).payload(&payload);
-        self.append(&self.topics.rejected_notifications, record)
+        self.send(&self.topics.rejected_notifications, record)
             .await
+            .map(drop)
     }
 
-    async fn append<K>(
+    async fn send<K>(
         &self,
         topic: &str,
         record: FutureRecord<'_, K, Vec<u8>>,
-    ) -> Result<(), PublishError>
+    ) -> Result<Position, PublishError>
     where
         K: rdkafka::message::ToBytes + ?Sized,
     {
@@ -139,10 +148,16 @@ impl Publisher {
         if producer.client().fatal_error().is_some() {
             self.replace_producer();
         }
-        sent.map(drop).map_err(|(source, _)| PublishError::Append {
-            topic: topic.to_owned(),
-            source,
-        })
+        match sent {
+            Ok(delivery) => Ok(Position {
+                partition: delivery.partition,
+                offset: delivery.offset,
+            }),
+            Err((source, _)) => Err(PublishError::Append {
+                topic: topic.to_owned(),
+                source,
+            }),
+        }
     }
 
     fn producer(&self) -> Producer {
@@ -167,7 +182,7 @@ impl Publisher {
     }
 }
 
-fn observed(notification: &Notification) -> ObjectEvent {
+pub(super) fn observed(notification: &Notification) -> ObjectEvent {
     ObjectEvent {
         etag: notification.etag.clone(),
         version_id: notification.version_id.clone(),
