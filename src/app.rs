@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, matcher::FeedMatch},
-    convert::Convert,
+    convert::{self, Convert},
     failure::Failure,
     intake::{
         publish::Publisher,
@@ -128,7 +128,6 @@ async fn start_convert(
     let stage = Convert::new(config, s3, topics, folder.worker(), metrics.convert.clone())
         .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))?;
     let settings = Convert::settings(&config.convert, topics);
-    let name = settings.name;
     let runtime = Runtime::new(
         Arc::new(stage),
         settings,
@@ -153,7 +152,7 @@ async fn start_convert(
         drop(folder);
         ended
     });
-    Ok((name, status))
+    Ok((convert::STAGE, status))
 }
 
 /// The buckets are there, and outputs can be fenced.

@@ -24,7 +24,8 @@ use crate::{
     config::{self, Config, Output, matcher::Router, template::KeyTemplate},
     feed::{Plan, spec::OutputFormat},
     kafka::{
-        Decoded, Finished, OutRecord, Position, RawRecord, Slot, Stage, StageSettings, StateBytes,
+        Decoded, Finished, Input, OutRecord, Position, RawRecord, Slot, Stage, StageSettings,
+        StateBytes,
     },
     object::ObjectRef,
     telemetry::{metrics::ConvertMetrics, trace::TraceContext},
@@ -109,9 +110,11 @@ impl Convert {
     /// What the Kafka runtime needs to know of this stage.
     pub fn settings(config: &config::Convert, topics: &Topics) -> StageSettings {
         StageSettings {
-            name: STAGE,
+            name: STAGE.into(),
             input_topic: topics.events.clone(),
-            changelog_topic: topics.objects.clone(),
+            input: Input::Own {
+                changelog_topic: topics.objects.clone(),
+            },
             max_in_flight: config.max_in_flight,
             max_in_flight_bytes: config.max_in_flight_bytes,
         }

@@ -69,9 +69,9 @@ impl StateFolder {
         }))
     }
 
-    /// Where the local state store lives.
-    pub fn store_path(&self) -> PathBuf {
-        self.path.join("store")
+    /// Where a stage's local state lives.
+    pub fn store_path(&self, stage: &str) -> PathBuf {
+        self.path.join(format!("{stage}.store"))
     }
 
     pub fn path(&self) -> &Path {

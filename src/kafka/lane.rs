@@ -62,6 +62,31 @@ pub enum Next {
     Broken(KafkaError),
 }
 
+/// A topic of our own, in which a record's key decides its partition.
+pub struct Home {
+    pub topic: Arc<str>,
+    pub partitions: i32,
+}
+
+impl Home {
+    fn of(&self, key: &[u8]) -> i32 {
+        partitioner::partition_of(key, self.partitions)
+    }
+
+    /// An event in a partition that is not its key's goes home, in the transaction that answers it here; its id stays.
+    fn bring(&self, record: RawRecord) -> Finished {
+        Finished {
+            records: vec![OutRecord {
+                topic: Arc::clone(&self.topic),
+                partition: Some(self.of(&record.key)),
+                key: Some(record.key),
+                value: record.value,
+                headers: Vec::new(),
+            }],
+        }
+    }
+}
+
 pub struct Lane<S: Stage> {
     partition: i32,
     queue: PartitionQueue<GroupContext>,
@@ -124,9 +149,9 @@ impl<S: Stage> Lane<S> {
     }
 
     /// Takes one record from the partition's queue.
-    pub fn take(&mut self, stage: &S, input_topic: &Arc<str>, partitions: i32) -> Next {
+    pub fn take(&mut self, stage: &S, home: Option<&Home>) -> Next {
         if let Some(held) = self.held.take() {
-            return self.look_again(stage, input_topic, partitions, held);
+            return self.look_again(stage, home, held);
         }
         if self.halted || !self.progress.has_room() || self.progress.open_count() >= MAX_OPEN {
             return Next::Nothing;
@@ -134,35 +159,23 @@ impl<S: Stage> Lane<S> {
         let record = match self.queue.poll(Duration::ZERO) {
             None => return Next::Nothing,
             Some(Ok(message)) => raw(&message),
-            Some(Err(error)) => return trouble(error),
+            Some(Err(error)) => return trouble(error, home.is_some()),
         };
         if self.progress.deliver(record.position.offset) == Delivery::AlreadyFinished {
             return Next::Taken;
         }
-        self.accept(stage, input_topic, partitions, record)
+        self.accept(stage, home, record)
     }
 
-    fn look_again(
-        &mut self,
-        stage: &S,
-        input_topic: &Arc<str>,
-        partitions: i32,
-        held: Held,
-    ) -> Next {
+    fn look_again(&mut self, stage: &S, home: Option<&Home>, held: Held) -> Next {
         if Instant::now() < held.until {
             self.held = Some(held);
             return Next::Nothing;
         }
-        self.accept(stage, input_topic, partitions, held.record)
+        self.accept(stage, home, held.record)
     }
 
-    fn accept(
-        &mut self,
-        stage: &S,
-        input_topic: &Arc<str>,
-        partitions: i32,
-        record: RawRecord,
-    ) -> Next {
+    fn accept(&mut self, stage: &S, home: Option<&Home>, record: RawRecord) -> Next {
         let position = record.position;
         if !self.progress.fits(position.offset) {
             self.hold(record, NEXT_LOOK);
@@ -172,12 +185,11 @@ impl<S: Stage> Lane<S> {
             offset: position.offset,
             finished: stage.unreadable(position, &record.key, record.value.as_deref(), reason),
         };
-        let home = partitioner::partition_of(&record.key, partitions);
-        if home != self.partition {
+        if let Some(home) = home.filter(|home| home.of(&record.key) != self.partition) {
             return match record.size() <= MAX_FORWARDED_BYTES {
                 true => Next::Answered {
                     offset: position.offset,
-                    finished: move_home(input_topic, home, record),
+                    finished: home.bring(record),
                 },
                 false => unreadable(
                     &record,
@@ -190,6 +202,10 @@ impl<S: Stage> Lane<S> {
                 self.queue_up(record, event, weight);
                 Next::Taken
             }
+            Decoded::Answer(finished) => Next::Answered {
+                offset: position.offset,
+                finished,
+            },
             Decoded::Unreadable(reason) => unreadable(&record, &reason),
             Decoded::Wait(why) => {
                 self.hold(record, LOOK_AGAIN);
@@ -235,22 +251,11 @@ fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
     }
 }
 
-/// An event in a partition that is not its key's goes home, in the transaction that answers it here; its id stays.
-fn move_home(input_topic: &Arc<str>, home: i32, record: RawRecord) -> Finished {
-    Finished {
-        records: vec![OutRecord {
-            topic: Arc::clone(input_topic),
-            partition: Some(home),
-            key: Some(record.key),
-            value: record.value,
-            headers: Vec::new(),
-        }],
-    }
-}
-
-fn trouble(error: KafkaError) -> Next {
+fn trouble(error: KafkaError, own_log: bool) -> Next {
     use rdkafka::types::RDKafkaErrorCode as Code;
     match error.rdkafka_error_code() {
+        // Others' logs are cut by their own rules; a new session says what was lost, and goes on.
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) if !own_log => Next::Broken(error),
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Next::Halt(format!(
             "the next offset lies outside the log ({error}); stop the workers and run `feedmill topics accept-hole`"
         )),

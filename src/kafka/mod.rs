@@ -15,7 +15,7 @@
 //! | fresh group metadata for every transaction, never (-1, "") | `ffi::GroupMember` |
 //! | finished offsets above the prefix travel in the offset's metadata | [`progress`] |
 //! | explicit start positions; holes stop the partition | [`restore`] |
-//! | restore up to the read-uncommitted end, waiting for the last stable offset | [`restore`] |
+//! | restore up to the read-uncommitted end, waiting for the last stable offset | [`reader`] |
 //! | local state is written only after the commit, with the position it reflects | [`store`], `session::Session::apply` |
 //! | work is bounded by number and bytes, and whoever waits holds nobody up | `slot::Slots` |
 //! | one way back after anything fatal or ambiguous | [`runtime`] |
@@ -27,8 +27,10 @@ mod error;
 mod ffi;
 pub mod folder;
 mod lane;
+pub mod leader;
 pub mod partitioner;
 mod progress;
+pub mod reader;
 mod rebalance;
 mod restore;
 pub mod runtime;
@@ -39,6 +41,7 @@ mod slot;
 pub mod status;
 pub mod store;
 mod transaction;
+pub mod view;
 mod watchdog;
 
 use std::{future::Future, sync::Arc};
@@ -73,6 +76,8 @@ pub enum Decoded<E> {
         /// Bytes of memory the work is expected to hold, counted against the worker's budget.
         weight: u64,
     },
+    /// Answered as it is read, without work: keys and slots are not waited for.
+    Answer(Finished),
     /// No event, and never will be; for this reason. [`Stage::unreadable`] answers it.
     Unreadable(String),
     /// It can't be read now, but perhaps later (a schema from tomorrow): the partition waits here, and says why.
@@ -168,14 +173,25 @@ pub trait Stage: Send + Sync + 'static {
     fn fold(&self, value: Option<&[u8]>) -> Result<Option<StateBytes>, String>;
 }
 
+/// Whose log a stage reads.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Our own: keys decide partitions, and a hole stops the partition.
+    Own {
+        /// Compacted topic from which the state is restored; has the same number of partitions as the input topic.
+        changelog_topic: String,
+    },
+    /// Others': records are taken where they lie, from the first there is, and there is no state.
+    Foreign,
+}
+
 /// The topics of a stage, and how much it may hold at once.
 #[derive(Debug, Clone)]
 pub struct StageSettings {
     /// Name of the stage, part of its group and transactional ids.
-    pub name: &'static str,
+    pub name: Arc<str>,
     pub input_topic: String,
-    /// Compacted topic from which the state is restored; has the same number of partitions as the input topic.
-    pub changelog_topic: String,
+    pub input: Input,
     /// Events worked on at once, per worker.
     pub max_in_flight: usize,
     /// Sum of the weights of the events worked on at once; one event is always let through.

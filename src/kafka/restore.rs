@@ -3,11 +3,8 @@
 //! In this order, or the last committed transaction of the previous owner can be missed:
 //!
 //! 1. the group's committed offset, stable: after it no transaction of an older generation can commit one any more;
-//! 2. the changelog's end, **read-uncommitted**: the offset may be visible before the commit marker of its changelog
-//!    records is (KAFKA-10167), so the last stable offset is no bound;
-//! 3. wait until the last stable offset has reached that end;
-//! 4. replay what is committed, from the local copy's position to the end;
-//! 5. check the start position against the log. A hole is reported, never skipped.
+//! 2. the local copy is brought up to the changelog's end: see [`reader`](super::reader);
+//! 3. the start position is checked against the log. A hole is reported, never skipped.
 
 use std::{
     any::Any,
@@ -15,29 +12,22 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use rdkafka::{
-    Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
-};
+use rdkafka::error::KafkaError;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Stage, StateBytes,
-    error::{is_passing, panic_text},
+    Stage,
+    error::panic_text,
     progress,
-    rebalance::LogContext,
-    settings::{self, Isolation},
-    shared::Shared,
+    reader::{Copying, LogReader, ReadError},
+    shared::{Shared, State},
     store::{LogIdentity, StoreError},
 };
 use crate::faults::{self, Fault};
-
-/// Records applied to the local store in one batch.
-const BATCH: usize = 1_000;
 
 /// Where a restored partition starts.
 #[derive(Debug)]
@@ -53,39 +43,26 @@ pub enum RestoreError {
     /// A person must decide: see `feedmill topics accept-hole`.
     #[error("{0}")]
     Hole(String),
-    /// A changelog record this version can't read.
-    #[error(
-        "the state at offset {offset} of {topic} can't be read: {reason}; upgrade this worker, or it was not written by feedmill"
-    )]
-    Unreadable {
-        topic: String,
-        offset: i64,
-        reason: String,
-    },
-    #[error("a part of {topic} can't be read: {source}")]
-    Damaged { topic: String, source: KafkaError },
-    #[error("read {topic}: no answer in time")]
-    TimedOut { topic: String },
-    #[error(
-        "the last stable offset stayed at {stable}, below {end}: a transaction hangs open on {topic}"
-    )]
-    Hanging {
-        topic: String,
-        stable: i64,
-        end: i64,
-    },
-    #[error("ask Kafka while restoring: {0}")]
-    Kafka(#[from] KafkaError),
     #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the session ended")]
-    Cancelled,
+    Read(#[from] ReadError),
+}
+
+impl From<KafkaError> for RestoreError {
+    fn from(error: KafkaError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+impl From<StoreError> for RestoreError {
+    fn from(error: StoreError) -> Self {
+        Self::Read(error.into())
+    }
 }
 
 /// A partition to restore, and where to say so.
 pub struct Job {
     pub partition: i32,
-    pub cancel: tokio_util::sync::CancellationToken,
+    pub cancel: CancellationToken,
     pub answer: Box<dyn FnOnce(Result<Start, RestoreError>) + Send>,
 }
 
@@ -101,7 +78,7 @@ pub fn spawn<S: Stage>(
             let mut restorer = None;
             for job in queue {
                 let result = catch_unwind(AssertUnwindSafe(|| match &mut restorer {
-                    _ if job.cancel.is_cancelled() => Err(RestoreError::Cancelled),
+                    _ if job.cancel.is_cancelled() => Err(ReadError::Cancelled.into()),
                     Some(restorer) => Restorer::restore(restorer, &job),
                     empty => Restorer::connect(Arc::clone(&shared), log.clone())
                         .and_then(|fresh| empty.insert(fresh).restore(&job)),
@@ -119,39 +96,37 @@ pub fn spawn<S: Stage>(
 struct Restorer<S: Stage> {
     shared: Arc<Shared<S>>,
     log: LogIdentity,
-    committed: BaseConsumer<LogContext>,
-    uncommitted: BaseConsumer<LogContext>,
-    timeout: Duration,
+    reader: LogReader,
 }
 
 impl<S: Stage> Restorer<S> {
     fn connect(shared: Arc<Shared<S>>, log: LogIdentity) -> Result<Self, RestoreError> {
-        let reader = |isolation| {
-            settings::create(
-                &settings::reader(&shared.kafka, &shared.group, isolation),
-                LogContext,
-            )
-        };
-        let (committed, uncommitted) = (
-            reader(Isolation::ReadCommitted)?,
-            reader(Isolation::ReadUncommitted)?,
-        );
-        let timeout = settings::call_timeout(&shared.kafka);
         Ok(Self {
+            reader: LogReader::open(&shared.kafka, &shared.group)?,
             shared,
             log,
-            committed,
-            uncommitted,
-            timeout,
         })
     }
 
     fn restore(&mut self, job: &Job) -> Result<Start, RestoreError> {
         let started = Instant::now();
-        let committed = self.committed_offset(job)?;
-        let records = self.replay_state(job)?;
-        let start = self.start_position(job.partition, committed)?;
+        let topic = &self.shared.settings.input_topic;
+        let committed = self
+            .reader
+            .committed_offsets(topic, [job.partition], &job.cancel)?
+            .pop()
+            .flatten();
+        let (records, start) = match &self.shared.state {
+            Some(state) => {
+                let records = self.restore_state(state, job)?;
+                let has_state = !state.store.is_empty(job.partition)?;
+                let start = self.start_position(job.partition, committed, has_state)?;
+                (records, start)
+            }
+            None => (0, self.foreign_start(job.partition, committed)?),
+        };
         info!(
+            topic,
             partition = job.partition,
             offset = start.offset,
             finished_above = start.finished.len(),
@@ -162,171 +137,33 @@ impl<S: Stage> Restorer<S> {
         Ok(start)
     }
 
-    /// Step 1. `None` when the group never committed one. The call waits while a transaction could still change it.
-    fn committed_offset(&self, job: &Job) -> Result<Option<(i64, String)>, RestoreError> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&self.shared.settings.input_topic, job.partition);
-        let deadline = Instant::now() + self.patience();
-        loop {
-            match self.committed.committed_offsets(list.clone(), self.timeout) {
-                Ok(offsets) => {
-                    let element = &offsets.elements()[0];
-                    element.error()?;
-                    return Ok(match element.offset() {
-                        Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
-                        _ => None,
-                    });
-                }
-                Err(error) if Instant::now() > deadline => return Err(error.into()),
-                Err(_) if job.cancel.is_cancelled() => return Err(RestoreError::Cancelled),
-                Err(error) => {
-                    warn!(partition = job.partition, %error, "waiting for a stable committed offset")
-                }
-            }
-        }
-    }
-
-    /// How long an open transaction of a crashed owner may hold us up: its timeout, and the broker's look for such.
-    fn patience(&self) -> Duration {
-        Duration::from_secs(self.shared.kafka.transaction_timeout_secs.into())
-            + Duration::from_secs(30)
-    }
-
-    /// Steps 2 to 4; the number of records replayed.
-    fn replay_state(&self, job: &Job) -> Result<usize, RestoreError> {
-        let topic = &self.shared.settings.changelog_topic;
-        let (log_start, end) = match faults::planted(Fault::RestoreToStableOffset) {
-            true => self
-                .committed
-                .fetch_watermarks(topic, job.partition, self.timeout)?,
-            false => self
-                .uncommitted
-                .fetch_watermarks(topic, job.partition, self.timeout)?,
+    fn restore_state(&self, state: &State, job: &Job) -> Result<usize, ReadError> {
+        let copying = Copying {
+            topic: &state.changelog_topic,
+            partition: job.partition,
+            log: &self.log,
+            store: &state.store,
+            fold: &|value| self.shared.stage.fold(value),
         };
-        self.wait_until_stable(job, end)?;
-        let from = self
-            .shared
-            .store
-            .resume(job.partition, &self.log, log_start, end, now_ms())?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, job.partition, Offset::Offset(from))?;
-        self.committed.assign(&list)?;
-        let replayed = self.replay(job, from, end);
-        self.committed.unassign()?;
-        replayed
+        self.reader.copy(&copying, &job.cancel)
     }
 
-    fn wait_until_stable(&self, job: &Job, end: i64) -> Result<(), RestoreError> {
-        let topic = &self.shared.settings.changelog_topic;
-        let deadline = Instant::now() + self.patience();
-        loop {
-            let (_, stable) =
-                self.committed
-                    .fetch_watermarks(topic, job.partition, self.timeout)?;
-            if stable >= end {
-                return Ok(());
-            }
-            if job.cancel.is_cancelled() {
-                return Err(RestoreError::Cancelled);
-            }
-            if Instant::now() > deadline {
-                return Err(RestoreError::Hanging {
-                    topic: topic.clone(),
-                    stable,
-                    end,
-                });
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Reads committed records until the end-of-partition event, which comes at or behind `end`: record offsets alone
-    /// would not tell, because markers and compaction leave gaps at the end.
-    fn replay(&self, job: &Job, from: i64, end: i64) -> Result<usize, RestoreError> {
-        let topic = &self.shared.settings.changelog_topic;
-        let mut batch: Vec<(Vec<u8>, Option<StateBytes>)> = Vec::new();
-        let (mut next, mut count) = (from, 0);
-        let mut progress_at = Instant::now();
-        loop {
-            if job.cancel.is_cancelled() {
-                return Err(RestoreError::Cancelled);
-            }
-            match self.committed.poll(Duration::from_millis(500)) {
-                None => {}
-                Some(Ok(record)) => {
-                    let offset = record.offset();
-                    let state = self.shared.stage.fold(record.payload()).map_err(|reason| {
-                        RestoreError::Unreadable {
-                            topic: topic.clone(),
-                            offset,
-                            reason,
-                        }
-                    })?;
-                    batch.push((record.key().unwrap_or_default().to_vec(), state));
-                    next = offset + 1;
-                    count += 1;
-                    progress_at = Instant::now();
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) if partition == job.partition => {
-                    self.apply(job.partition, &mut batch, next.max(end))?;
-                    return Ok(count);
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => {
-                    warn!(partition = job.partition, %error, "restoring");
-                }
-                // librdkafka goes on behind a batch that it can't read; a state without it would be another state.
-                Some(Err(source)) => {
-                    return Err(RestoreError::Damaged {
-                        topic: topic.clone(),
-                        source,
-                    });
-                }
-            }
-            if progress_at.elapsed() > 3 * self.timeout {
-                return Err(RestoreError::TimedOut {
-                    topic: topic.clone(),
-                });
-            }
-            if batch.len() >= BATCH {
-                self.apply(job.partition, &mut batch, next)?;
-            }
-        }
-    }
-
-    fn apply(
-        &self,
-        partition: i32,
-        batch: &mut Vec<(Vec<u8>, Option<StateBytes>)>,
-        next_offset: i64,
-    ) -> Result<(), RestoreError> {
-        let changes = batch
-            .iter_mut()
-            .map(|(key, value)| (key.as_slice(), value.take()));
-        self.shared
-            .store
-            .apply(partition, &self.log, changes, next_offset, now_ms())?;
-        batch.clear();
-        Ok(())
-    }
-
-    /// Step 5.
+    /// Where to start in a log of our own: a hole stops the partition.
     fn start_position(
         &self,
         partition: i32,
         committed: Option<(i64, String)>,
+        has_state: bool,
     ) -> Result<Start, RestoreError> {
         let topic = &self.shared.settings.input_topic;
-        let (low, high) = self
-            .uncommitted
-            .fetch_watermarks(topic, partition, self.timeout)?;
+        let (low, high) = self.reader.ends(topic, partition)?;
         let hole = |what: String| {
             RestoreError::Hole(format!(
                 "{what}; stop the workers, then `feedmill topics accept-hole {partition}` goes on behind it and names the backfill to run"
             ))
         };
         let Some((offset, metadata)) = committed else {
-            if !self.shared.store.is_empty(partition)? {
+            if has_state {
                 return Err(hole(format!(
                     "{topic} [{partition}] has no committed offset, but there is state"
                 )));
@@ -353,8 +190,37 @@ impl<S: Stage> Restorer<S> {
         }
         Ok(Start { offset, finished })
     }
-}
-
-pub fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
+    /// Where to start in a log that others write and that is cut by its own rules: what is there from its beginning, and
+    /// what was cut away before we came is said.
+    fn foreign_start(
+        &self,
+        partition: i32,
+        committed: Option<(i64, String)>,
+    ) -> Result<Start, RestoreError> {
+        let topic = &self.shared.settings.input_topic;
+        let (low, high) = self.reader.ends(topic, partition)?;
+        let Some((offset, metadata)) = committed else {
+            return Ok(Start {
+                offset: low,
+                finished: BTreeSet::new(),
+            });
+        };
+        if (low..=high).contains(&offset) {
+            // Somebody else's reset has no such metadata; what it says is where to start.
+            let finished = progress::decode(offset, &metadata).unwrap_or_default();
+            return Ok(Start { offset, finished });
+        }
+        warn!(
+            topic,
+            partition,
+            committed = offset,
+            first = low,
+            end = high,
+            "records were lost before they were read; going on with the first there is"
+        );
+        Ok(Start {
+            offset: low,
+            finished: BTreeSet::new(),
+        })
+    }
 }

@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Stage, StageSettings,
+    Input, Stage, StageSettings,
     error::RuntimeError,
     folder::StateFolder,
     session::{Session, Stop},
     settings,
-    shared::Shared,
+    shared::{Shared, State},
     status::Status,
     store::Store,
     watchdog,
@@ -71,7 +71,13 @@ impl<S: Stage> Runtime<S> {
         let group = format!("{}.{}", kafka.group, settings.name);
         Ok(Self(Arc::new(Shared {
             transactional_id: folder.transactional_id(&group),
-            store: Store::open(&folder.store_path())?,
+            state: match &settings.input {
+                Input::Foreign => None,
+                Input::Own { changelog_topic } => Some(State {
+                    changelog_topic: changelog_topic.as_str().into(),
+                    store: Store::open(&folder.store_path(&settings.name))?,
+                }),
+            },
             status: Status::default(),
             tasks: tokio::runtime::Handle::current(),
             stage,
@@ -86,11 +92,11 @@ impl<S: Stage> Runtime<S> {
     /// Starts the kafka thread.
     pub fn start(self) -> Result<RuntimeHandle, RuntimeError> {
         let shared = self.0;
-        let (name, status) = (shared.settings.name, shared.status.clone());
+        let (name, status) = (Arc::clone(&shared.settings.name), shared.status.clone());
         let (answer, result) = oneshot::channel();
         let alive = Arc::new(());
         let call_timeout = settings::call_timeout(&shared.kafka);
-        watchdog::watch(name, status.clone(), call_timeout, Arc::downgrade(&alive))?;
+        watchdog::watch(&name, status.clone(), call_timeout, Arc::downgrade(&alive))?;
         let run = move || {
             // Nobody waiting for the answer means the process is ending anyway.
             let _ = answer.send(run(&shared));
@@ -132,7 +138,7 @@ fn run<S: Stage>(shared: &Arc<Shared<S>>) -> Result<(), RuntimeError> {
             false => (pause * 2).min(LONGEST_PAUSE),
         };
         wait(shared, pause);
-        info!(stage = shared.settings.name, "beginning a new session");
+        info!(stage = &*shared.settings.name, "beginning a new session");
     }
 }
 

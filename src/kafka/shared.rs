@@ -7,6 +7,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Stage, StageSettings, Status, store::Store};
 use crate::config::Kafka;
 
+/// The state of a stage: where it is kept, and what it is restored from.
+pub struct State {
+    pub changelog_topic: Arc<str>,
+    pub store: Store,
+}
+
 /// A stage, its settings, its local state, and the outside of its runtime.
 pub struct Shared<S: Stage> {
     pub stage: Arc<S>,
@@ -14,7 +20,8 @@ pub struct Shared<S: Stage> {
     pub kafka: Kafka,
     pub group: String,
     pub transactional_id: String,
-    pub store: Store,
+    /// None for a stage that reads others' logs.
+    pub state: Option<State>,
     pub status: Status,
     pub tasks: tokio::runtime::Handle,
     /// Set: take no more events, commit what is finished, leave.

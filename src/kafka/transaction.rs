@@ -50,7 +50,7 @@ struct Deliveries {
 /// Collects delivery reports; served by the producer's own thread.
 #[derive(Clone)]
 struct Reports {
-    changelog_topic: Arc<str>,
+    changelog_topic: Option<Arc<str>>,
     deliveries: Arc<Mutex<Deliveries>>,
 }
 
@@ -82,7 +82,7 @@ impl ProducerContext for Reports {
         match result {
             Ok(message) => {
                 deliveries.acknowledged += 1;
-                if message.topic() == &*self.changelog_topic {
+                if self.changelog_topic.as_deref() == Some(message.topic()) {
                     let end = deliveries
                         .changelog_ends
                         .entry(message.partition())
@@ -118,7 +118,7 @@ impl TransactionalProducer {
     /// fenced, and their open transaction is completed or aborted.
     pub fn init(
         config: &ClientConfig,
-        changelog_topic: Arc<str>,
+        changelog_topic: Option<Arc<str>>,
         call_timeout: Duration,
     ) -> KafkaResult<Self> {
         let reports = Reports {

@@ -1,7 +1,12 @@
 //! A Kafka call that never returns must not look like a healthy process: when the kafka thread has not gone round its
 //! loop for too long, the process aborts. A crash is always safe here; the next start fences and restores.
 
-use std::{process, thread, time::Duration};
+use std::{
+    process,
+    sync::{Arc, Weak},
+    thread,
+    time::Duration,
+};
 
 use super::{error::RuntimeError, status::Status};
 
@@ -13,18 +18,19 @@ const CALLS: u32 = 12;
 
 /// Watches a runtime until `done` is dropped.
 pub fn watch(
-    stage: &'static str,
+    stage: &Arc<str>,
     status: Status,
     call_timeout: Duration,
-    done: std::sync::Weak<()>,
+    done: Weak<()>,
 ) -> Result<(), RuntimeError> {
     let limit = LEAST.max(CALLS * call_timeout);
+    let name = Arc::clone(stage);
     let watch = move || {
         while done.strong_count() > 0 {
             let idle = status.since_poll();
             if idle > limit {
                 tracing::error!(
-                    stage,
+                    stage = &*name,
                     idle_secs = idle.as_secs(),
                     "the kafka thread hangs; aborting the process"
                 );

@@ -17,7 +17,7 @@ use crate::{
         ffi::GroupMember,
         lane::Lane,
         progress::CommitPoint,
-        restore::now_ms,
+        reader::now_ms,
         store::Change,
         transaction::{Committed, TransactionError},
     },
@@ -238,16 +238,18 @@ impl<S: Stage> Session<S> {
     /// Folds what was committed into the local state, by the code that restores it, with the position it reflects.
     fn apply(&self, outcomes: &[Done<S>], committed: &Committed) -> Result<(), Stop> {
         let shared = &self.shared;
+        let Some(state) = &shared.state else {
+            return Ok(());
+        };
         let mut changes: HashMap<i32, Vec<Change<'_>>> = HashMap::new();
         for done in outcomes {
-            let changelog = |topic: &str| topic == shared.settings.changelog_topic;
             for record in done
                 .finished
                 .records
                 .iter()
-                .filter(|record| changelog(&record.topic))
+                .filter(|record| record.topic == state.changelog_topic)
             {
-                let state = shared
+                let value = shared
                     .stage
                     .fold(record.value.as_deref())
                     .map_err(|reason| {
@@ -259,7 +261,7 @@ impl<S: Stage> Session<S> {
                 changes
                     .entry(done.position.partition)
                     .or_default()
-                    .push((key, state));
+                    .push((key, value));
             }
         }
         for (partition, changes) in changes {
@@ -272,7 +274,7 @@ impl<S: Stage> Session<S> {
                     format!("nobody knows where the states of partition {partition} were written");
                 return Err(Stop::StartOver(what));
             };
-            shared
+            state
                 .store
                 .apply(partition, &self.log, changes, *next_offset, now_ms())
                 .map_err(|error| self.store_failed(partition, &error))?;

@@ -15,6 +15,7 @@ use crate::kafka::{
     Stage,
     error::{RuntimeError, refusal},
     lane::Lane,
+    reader::ReadError,
     rebalance::GroupChange,
     restore::{self, RestoreError, Start},
     status::PartitionStatus,
@@ -178,11 +179,12 @@ impl<S: Stage> Session<S> {
         }
         match result {
             Ok(start) => self.start_partition(partition, start),
-            Err(RestoreError::Cancelled) => Ok(()),
+            Err(RestoreError::Read(ReadError::Cancelled)) => Ok(()),
             Err(
                 error @ (RestoreError::Hole(_)
-                | RestoreError::Unreadable { .. }
-                | RestoreError::Damaged { .. }),
+                | RestoreError::Read(
+                    ReadError::Unreadable { .. } | ReadError::Damaged { .. },
+                )),
             ) => {
                 error!(partition, %error, "partition stopped");
                 if let Some(owned) = self.owned.get_mut(&partition) {
@@ -194,13 +196,15 @@ impl<S: Stage> Session<S> {
                 Ok(())
             }
             // Somebody's transaction hangs; the other partitions have their turn before this one is looked at again.
-            Err(error @ RestoreError::Hanging { .. }) => {
+            Err(error @ RestoreError::Read(ReadError::Hanging { .. })) => {
                 error!(partition, %error, "partition waits");
                 let status = PartitionStatus::Halted(error.to_string());
                 self.shared.status.set_partition(partition, Some(status));
                 self.request_restore(partition)
             }
-            Err(RestoreError::Store(error)) => Err(self.store_failed(partition, &error)),
+            Err(RestoreError::Read(ReadError::Store(error))) => {
+                Err(self.store_failed(partition, &error))
+            }
             Err(error) => Err(Stop::StartOver(format!(
                 "restore partition {partition}: {error}"
             ))),
@@ -233,7 +237,11 @@ impl<S: Stage> Session<S> {
 
     /// The local copy is only a copy: forget it and read it again.
     pub(super) fn store_failed(&self, partition: i32, error: &StoreError) -> Stop {
-        match self.shared.store.wipe(partition) {
+        let wiped = match &self.shared.state {
+            Some(state) => state.store.wipe(partition),
+            None => Ok(()),
+        };
+        match wiped {
             Ok(()) => Stop::StartOver(format!("local state of partition {partition}: {error}")),
             Err(worse) => Stop::Fatal(RuntimeError::Store(worse)),
         }

@@ -32,7 +32,7 @@ use super::{
     Stage,
     error::{RuntimeError, refusal},
     ffi,
-    lane::Lane,
+    lane::{Home, Lane},
     rebalance::{self, GroupContext},
     restore, settings,
     shared::Shared,
@@ -84,7 +84,8 @@ enum Phase<S: Stage> {
 pub struct Session<S: Stage> {
     shared: Arc<Shared<S>>,
     input_topic: Arc<str>,
-    partition_count: i32,
+    /// None when others' records are read where they lie.
+    home: Option<Home>,
     log: LogIdentity,
     consumer: Arc<BaseConsumer<GroupContext>>,
     producer: TransactionalProducer,
@@ -106,7 +107,10 @@ impl<S: Stage> Session<S> {
         shared.status.polled();
         shared.status.count(|counters| counters.sessions += 1);
         let timeout = settings::call_timeout(&shared.kafka);
-        let changelog: Arc<str> = shared.settings.changelog_topic.as_str().into();
+        let changelog = shared
+            .state
+            .as_ref()
+            .map(|state| Arc::clone(&state.changelog_topic));
         let producer_settings =
             settings::transactional_producer(&shared.kafka, &shared.transactional_id);
         let producer = TransactionalProducer::init(&producer_settings, changelog, timeout)
@@ -117,7 +121,7 @@ impl<S: Stage> Session<S> {
             GroupContext::default(),
         )
         .map_err(|error| Stop::Fatal(RuntimeError::Client(error)))?;
-        let (partition_count, log) = identify(shared, &consumer, timeout)?;
+        let (partitions, log) = identify(shared, &consumer, timeout)?;
         shared.status.polled();
         let restore = restore::spawn(Arc::clone(shared), log.clone())
             .map_err(|error| Stop::Fatal(RuntimeError::Thread(error)))?;
@@ -125,10 +129,14 @@ impl<S: Stage> Session<S> {
             .subscribe(&[&shared.settings.input_topic])
             .map_err(|error| kafka_stop("subscribe", &error))?;
         let (sender, wakes) = mpsc::channel();
+        let input_topic: Arc<str> = shared.settings.input_topic.as_str().into();
         Ok(Self {
-            input_topic: shared.settings.input_topic.as_str().into(),
+            home: shared.state.as_ref().map(|_| Home {
+                topic: Arc::clone(&input_topic),
+                partitions,
+            }),
+            input_topic,
             shared: Arc::clone(shared),
-            partition_count,
             log,
             consumer: Arc::new(consumer),
             producer,
@@ -305,14 +313,16 @@ fn identify<S: Stage>(
     consumer: &BaseConsumer<GroupContext>,
     timeout: Duration,
 ) -> Result<(i32, LogIdentity), Stop> {
-    let topics = [
-        shared.settings.input_topic.as_str(),
-        shared.settings.changelog_topic.as_str(),
-    ];
-    let ids = ffi::topic_ids(consumer.client(), &topics, timeout)
+    let input_topic = shared.settings.input_topic.as_str();
+    // State is of the log that it was restored from.
+    let state_of = match &shared.state {
+        Some(state) => &state.changelog_topic,
+        None => input_topic,
+    };
+    let ids = ffi::topic_ids(consumer.client(), &[state_of], timeout)
         .map_err(|error| kafka_stop("describe the topics", &error))?;
     let metadata = consumer
-        .fetch_metadata(Some(topics[0]), timeout)
+        .fetch_metadata(Some(input_topic), timeout)
         .map_err(|error| kafka_stop("ask for the topics", &error))?;
     let partitions = metadata
         .topics()
@@ -320,7 +330,7 @@ fn identify<S: Stage>(
         .map_or(0, |topic| topic.partitions().len());
     let partitions = i32::try_from(partitions).unwrap_or(0);
     if partitions == 0 {
-        return Err(Stop::StartOver(format!("{} has no partitions", topics[0])));
+        return Err(Stop::StartOver(format!("{input_topic} has no partitions")));
     }
     let cluster_id = consumer
         .client()
@@ -330,7 +340,7 @@ fn identify<S: Stage>(
         partitions,
         LogIdentity {
             cluster_id,
-            topic_id: ids[1].clone(),
+            topic_id: ids.concat(),
         },
     ))
 }

@@ -65,7 +65,7 @@ impl<S: Stage> Session<S> {
             self.start(work, epoch, cancel);
             return Ok(true);
         }
-        let next = lane.take(&shared.stage, &self.input_topic, self.partition_count);
+        let next = lane.take(&shared.stage, self.home.as_ref());
         let waited = lane.waits;
         lane.waits = matches!(next, Next::Waiting(_)) || (waited && matches!(next, Next::Nothing));
         if waited && !lane.waits {
@@ -176,7 +176,10 @@ fn state_of<S: Stage>(
     shared: &Shared<S>,
     work: &Work<S::Event>,
 ) -> Result<Option<S::State>, StoreError> {
-    let bytes = shared.store.get(work.position.partition, &work.key)?;
+    let Some(state) = &shared.state else {
+        return Ok(None);
+    };
+    let bytes = state.store.get(work.position.partition, &work.key)?;
     let state = bytes
         .map(|bytes| shared.stage.read_state(&work.event, &bytes))
         .transpose();

@@ -1,0 +1,130 @@
+//! A read-committed copy of a whole compacted topic, on disk, made by the code that restores state.
+//!
+//! For whoever looks at what others settled: the sweep. Everything here blocks.
+
+use std::path::Path;
+
+use rdkafka::{consumer::Consumer, error::KafkaError, types::RDKafkaErrorCode};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    StateBytes, ffi,
+    partitioner::partition_of,
+    reader::{Copying, LogReader, ReadError},
+    settings,
+    store::{LogIdentity, Store, StoreError},
+};
+use crate::config::Kafka;
+
+/// What becomes of a value in the copy; `None` forgets the key.
+pub type FoldFn = fn(Option<&[u8]>) -> Result<Option<StateBytes>, String>;
+
+/// The copy of one topic.
+pub struct View {
+    reader: LogReader,
+    topic: String,
+    partitions: i32,
+    log: LogIdentity,
+    store: Store,
+    fold: FoldFn,
+}
+
+impl View {
+    /// Opens the copy in `folder`, which must be nobody else's; it is as old as it was left. `group` is the one whose
+    /// offsets can be asked for.
+    pub fn open(
+        kafka: &Kafka,
+        group: &str,
+        topic: &str,
+        folder: &Path,
+        fold: FoldFn,
+    ) -> Result<Self, ReadError> {
+        let reader = LogReader::open(kafka, group)?;
+        let (partitions, log) = identify(kafka, &reader, topic)?;
+        Ok(Self {
+            reader,
+            topic: topic.to_owned(),
+            partitions,
+            log,
+            store: Store::open(folder)?,
+            fold,
+        })
+    }
+
+    /// Brings every partition up to what is committed now; the number of records read.
+    pub fn catch_up(&self, cancel: &CancellationToken) -> Result<usize, ReadError> {
+        let mut records = 0;
+        for partition in 0..self.partitions {
+            let copying = Copying {
+                topic: &self.topic,
+                partition,
+                log: &self.log,
+                store: &self.store,
+                fold: &self.fold,
+            };
+            records += self.reader.copy(&copying, cancel)?;
+        }
+        Ok(records)
+    }
+
+    /// What is known of a message key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<StateBytes>, StoreError> {
+        self.store.get(partition_of(key, self.partitions), key)
+    }
+
+    /// Partitions of the topic, and of those that are partitioned alike.
+    pub fn partitions(&self) -> i32 {
+        self.partitions
+    }
+
+    /// The group's committed offset in each partition of `topic`, which has as many as this one; 0 where there is none.
+    /// What lies below was finished, and its states are committed: [`View::catch_up`] sees them when it is called next.
+    pub fn committed_offsets(
+        &self,
+        topic: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<i64>, ReadError> {
+        let offsets = self
+            .reader
+            .committed_offsets(topic, 0..self.partitions, cancel)?;
+        Ok(offsets
+            .into_iter()
+            .map(|committed| committed.map_or(0, |(offset, _)| offset))
+            .collect())
+    }
+}
+
+/// The number of partitions, and which log this is.
+fn identify(
+    kafka: &Kafka,
+    reader: &LogReader,
+    topic: &str,
+) -> Result<(i32, LogIdentity), ReadError> {
+    let timeout = settings::call_timeout(kafka);
+    let consumer = reader.consumer();
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    let count = metadata
+        .topics()
+        .first()
+        .map_or(0, |topic| topic.partitions().len());
+    let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
+    let partitions = i32::try_from(count)
+        .ok()
+        .filter(|count| *count > 0)
+        .ok_or(unknown)?;
+    let topic_id = ffi::topic_ids(consumer.client(), &[topic], timeout)?.concat();
+    let cluster_id =
+        consumer
+            .client()
+            .fetch_cluster_id(timeout)
+            .ok_or_else(|| ReadError::TimedOut {
+                topic: topic.to_owned(),
+            })?;
+    Ok((
+        partitions,
+        LogIdentity {
+            cluster_id,
+            topic_id,
+        },
+    ))
+}
