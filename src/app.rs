@@ -16,9 +16,10 @@ use crate::{
         publish::Publisher,
         webhook::{self, WebhookState},
     },
-    kafka::{Runtime, RuntimeError, StateFolder, Status, admin::Admin},
+    kafka::{Runtime, RuntimeError, StateFolder, Status, admin::Admin, leader::Leader},
     s3::{self, probe},
     shutdown,
+    sweep::{self, KafkaLedger, S3Storage, Sweeper},
     telemetry::{
         admin::{self, AdminState},
         metrics::Metrics,
@@ -31,6 +32,8 @@ use crate::{
 pub enum Stage {
     /// The webhook: notifications to events.
     Intake,
+    /// Looking through the buckets for what no notification told of.
+    Sweep,
     /// Events to results and JSON.
     Convert,
 }
@@ -79,10 +82,20 @@ async fn start(
     let metrics = Metrics::new();
     let mut tasks = JoinSet::new();
     let mut runtimes = Vec::new();
-    if stages.contains(&Stage::Convert) {
-        let (name, status) =
-            start_convert(&config, &topics, &metrics, &shutdown, &mut tasks).await?;
-        runtimes.push((name, status));
+    let sweeps = stages.contains(&Stage::Sweep) && config.sweep.enabled;
+    if sweeps || stages.contains(&Stage::Convert) {
+        let folder = StateFolder::claim(&config.state.dir).map_err(Failure::service)?;
+        info!(folder = %folder.path().display(), worker = folder.worker(), "state folder");
+        let folder = Arc::new(folder);
+        if stages.contains(&Stage::Convert) {
+            let folder = Arc::clone(&folder);
+            let (name, status) =
+                start_convert(&config, &topics, folder, &metrics, &shutdown, &mut tasks).await?;
+            runtimes.push((name, status));
+        }
+        if sweeps {
+            start_sweep(&config, &topics, folder, &metrics, &shutdown, &mut tasks).await?;
+        }
     }
     if stages.contains(&Stage::Intake) {
         start_intake(&config, &topics, &metrics, &shutdown, &mut tasks).await?;
@@ -117,14 +130,13 @@ async fn check_topics(config: &Config) -> Result<(), Failure> {
 async fn start_convert(
     config: &Config,
     topics: &Topics,
+    folder: Arc<StateFolder>,
     metrics: &Metrics,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<Result<(), Failure>>,
 ) -> Result<(&'static str, Status), Failure> {
     let s3 = s3::client(&config.s3).await;
     check_buckets(config, &s3).await?;
-    let folder = StateFolder::claim(&config.state.dir).map_err(Failure::service)?;
-    info!(folder = %folder.path().display(), worker = folder.worker(), "state folder");
     let stage = Convert::new(config, s3, topics, folder.worker(), metrics.convert.clone())
         .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))?;
     let settings = Convert::settings(&config.convert, topics);
@@ -177,6 +189,43 @@ async fn check_buckets(config: &Config, s3: &Client) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+async fn start_sweep(
+    config: &Config,
+    topics: &Topics,
+    folder: Arc<StateFolder>,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let client = s3::client(&config.s3).await;
+    let group = format!("{}.{}", config.kafka.group, sweep::STAGE);
+    let (kafka, names, intake) = (config.kafka.clone(), topics.clone(), metrics.intake.clone());
+    let stop = shutdown.clone();
+    let ledger = blocking(move || {
+        let publisher = Publisher::connect(&kafka, &names, intake)?;
+        KafkaLedger::open(&kafka, &names, publisher, folder, stop)
+    });
+    let ledger = ledger.await?.map_err(Failure::service)?;
+    let election = &topics.rejected_notifications;
+    let leader = Leader::join(&config.kafka, &group, election, shutdown.clone());
+    let leader = leader.map_err(runtime_failure)?;
+    let sweeper = Sweeper {
+        storage: Arc::new(S3Storage {
+            client,
+            stall: Duration::from_millis(config.s3.read_timeout_ms),
+        }),
+        ledger: Arc::new(ledger),
+        metrics: metrics.sweep.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let config = Arc::new(config.clone());
+    tasks.spawn(async move {
+        sweeper.run(|| Arc::clone(&config), leader).await;
+        Ok(())
+    });
+    Ok(())
 }
 
 async fn start_intake(
@@ -268,9 +317,7 @@ async fn blocking<T: Send + 'static>(
 
 fn runtime_failure(error: RuntimeError) -> Failure {
     match error {
-        RuntimeError::Panicked(_) | RuntimeError::Thread(_) => {
-            Failure::bug("run the convert stage", error)
-        }
+        RuntimeError::Panicked(_) | RuntimeError::Thread(_) => Failure::bug("run a stage", error),
         other => Failure::service(other),
     }
 }

@@ -14,6 +14,7 @@
 //! In the order of the data:
 //!
 //! * [`intake`]: notifications of any dialect to events
+//! * [`sweep`]: events for what no notification told of
 //! * [`topics`]: the records on each topic
 //! * [`kafka`]: the exactly-once runtime; knows nothing of files
 //! * [`convert`]: the stage: an event to an outcome
@@ -35,5 +36,6 @@ pub mod kafka;
 pub mod object;
 pub mod s3;
 pub mod shutdown;
+pub mod sweep;
 pub mod telemetry;
 pub mod topics;

@@ -19,12 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn kafka(world: &World) -> Kafka {
     Kafka {
-        brokers: world
-            .origin
-            .brokers
-            .split(',')
-            .map(str::to_owned)
-            .collect(),
+        brokers: world.origin.brokers.split(',').map(str::to_owned).collect(),
         session_timeout_secs: 6,
         ..Kafka::default()
     }

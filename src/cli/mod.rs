@@ -49,7 +49,7 @@ enum Command {
     #[command(after_help = "Example: feedmill run --config feedmill.toml --stages convert")]
     Run {
         /// Stages to run in this process, separated by commas
-        #[arg(long, value_delimiter = ',', default_value = "intake,convert")]
+        #[arg(long, value_delimiter = ',', default_value = "intake,sweep,convert")]
         stages: Vec<Stage>,
     },
     /// Convert a local file, without Kafka and S3

@@ -35,8 +35,7 @@ pub struct Listed {
 
 /// Where a listing goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum From {
-    Start,
+pub enum Cursor {
     /// The server's own bookmark.
     Token(String),
     /// Behind this key.
@@ -50,7 +49,7 @@ pub struct Page {
     /// Entries that can't be taken for what they are, each with the reason.
     pub unreadable: Vec<String>,
     /// `None` at the end.
-    pub next: Option<From>,
+    pub next: Option<Cursor>,
 }
 
 /// The S3 servers, as far as a sweep needs them.
@@ -60,7 +59,7 @@ pub trait Storage: Send + Sync + 'static {
         &self,
         bucket: &str,
         prefix: &str,
-        from: &From,
+        from: Option<&Cursor>,
     ) -> impl Future<Output = Result<Page, S3Error>> + Send;
 
     /// The object as it is now; `None` when it is not there.
@@ -86,12 +85,17 @@ pub struct S3Storage {
 }
 
 impl Storage for S3Storage {
-    async fn page(&self, bucket: &str, prefix: &str, from: &From) -> Result<Page, S3Error> {
+    async fn page(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        from: Option<&Cursor>,
+    ) -> Result<Page, S3Error> {
         let request = self.client.list_objects_v2().bucket(bucket).prefix(prefix);
         let request = match from {
-            From::Start => request,
-            From::Token(token) => request.continuation_token(token),
-            From::Key(key) => request.start_after(key),
+            None => request,
+            Some(Cursor::Token(token)) => request.continuation_token(token),
+            Some(Cursor::Key(key)) => request.start_after(key),
         };
         let answer = request.encoding_type(EncodingType::Url).send().await;
         read_page(&answer.map_err(|error| S3Error::new("ListObjectsV2", &error))?)
@@ -136,8 +140,14 @@ impl Storage for S3Storage {
             .map_err(|error| S3Error::new("GetObject", &error))?;
         let failed = |why: String| S3Error::unavailable("GetObject", why);
         let wanted = range.end - range.start;
-        if answer.content_length().and_then(|bytes| u64::try_from(bytes).ok()) != Some(wanted) {
-            return Err(failed(format!("the server did not send the {wanted} bytes asked for")));
+        if answer
+            .content_length()
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            != Some(wanted)
+        {
+            return Err(failed(format!(
+                "the server did not send the {wanted} bytes asked for"
+            )));
         }
         let body = tokio::time::timeout(self.stall, answer.body.collect()).await;
         let body = body.map_err(|_| failed("the body does not come".to_owned()))?;
@@ -168,11 +178,11 @@ fn read_page(answer: &ListObjectsV2Output) -> Result<Page, S3Error> {
 }
 
 /// A token that is the last key may have been mangled on its way through the XML; then the key itself is the bookmark.
-fn next(token: Option<&str>, last_key: Option<&str>) -> Result<From, S3Error> {
+fn next(token: Option<&str>, last_key: Option<&str>) -> Result<Cursor, S3Error> {
     match (token.filter(|token| !token.is_empty()), last_key) {
-        (Some(token), Some(key)) if token.contains(REPLACEMENT) => Ok(From::Key(key.to_owned())),
-        (Some(token), _) => Ok(From::Token(token.to_owned())),
-        (None, Some(key)) => Ok(From::Key(key.to_owned())),
+        (Some(token), Some(key)) if token.contains(REPLACEMENT) => Ok(Cursor::Key(key.to_owned())),
+        (Some(token), _) => Ok(Cursor::Token(token.to_owned())),
+        (None, Some(key)) => Ok(Cursor::Key(key.to_owned())),
         (None, None) => Err(S3Error::unavailable(
             "ListObjectsV2",
             "a page without objects says that there are more, but not where",
@@ -228,7 +238,10 @@ mod tests {
     }
 
     fn keys(page: &Page) -> Vec<&str> {
-        page.objects.iter().map(|object| object.key.as_str()).collect()
+        page.objects
+            .iter()
+            .map(|object| object.key.as_str())
+            .collect()
     }
 
     #[test]
@@ -254,9 +267,9 @@ mod tests {
     #[test]
     fn a_listing_goes_on_by_the_servers_token_unless_that_was_mangled() {
         let token = |token: Option<&str>, last: Option<&str>| next(token, last).unwrap();
-        let of_key = |key: &str| From::Key(key.to_owned());
-        assert_eq!(token(Some("t"), Some("k")), From::Token("t".to_owned()));
-        assert_eq!(token(Some("t"), None), From::Token("t".to_owned()));
+        let of_key = |key: &str| Cursor::Key(key.to_owned());
+        assert_eq!(token(Some("t"), Some("k")), Cursor::Token("t".to_owned()));
+        assert_eq!(token(Some("t"), None), Cursor::Token("t".to_owned()));
         assert_eq!(token(Some("a\u{fffd}"), Some("a\u{1}")), of_key("a\u{1}"));
         assert_eq!(token(None, Some("k")), of_key("k"));
         assert!(next(None, None).is_err());

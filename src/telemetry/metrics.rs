@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Counter, Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder, core::Collector,
+    Counter, Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder, core::Collector,
 };
 
 use crate::{
@@ -53,12 +53,65 @@ pub struct IntakeMetrics {
     pub events: IntCounterVec,
 }
 
+/// What the sweep counts.
+#[derive(Clone)]
+pub struct SweepMetrics {
+    pub listed: IntCounter,
+    pub announced: IntCounterVec,
+    pub failures: IntCounterVec,
+    pub duration: Histogram,
+    pub running: IntGauge,
+    pub last_success: IntGauge,
+}
+
+impl SweepMetrics {
+    fn new(registry: &Registry) -> Self {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauge =
+            |name: &str, help: &str| register(registry, IntGauge::new(name.to_owned(), help));
+        Self {
+            listed: register(
+                registry,
+                IntCounter::new(
+                    "feedmill_sweep_objects_listed_total",
+                    "Sources and outputs that sweeps looked at.",
+                ),
+            ),
+            announced: counters(
+                "feedmill_sweep_announced_total",
+                "Events that sweeps appended, by kind.",
+                &["kind"],
+            ),
+            failures: counters(
+                "feedmill_sweep_failures_total",
+                "Requests of sweeps that failed, and entries that can't be read, by reason.",
+                &["reason"],
+            ),
+            duration: register(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new("feedmill_sweep_duration_seconds", "Time of a sweep.")
+                        .buckets(vec![1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 10_800.0]),
+                ),
+            ),
+            running: gauge("feedmill_sweep_running", "1 while this process sweeps."),
+            last_success: gauge(
+                "feedmill_sweep_last_success_timestamp_seconds",
+                "End of the last sweep of this process that saw everything, in seconds since 1970; 0 before.",
+            ),
+        }
+    }
+}
+
 /// All metrics of a process.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
     pub convert: ConvertMetrics,
     pub intake: IntakeMetrics,
+    pub sweep: SweepMetrics,
 }
 
 impl Metrics {
@@ -112,6 +165,7 @@ impl Metrics {
         );
         build.set(1);
         Self {
+            sweep: SweepMetrics::new(&registry),
             registry,
             convert,
             intake,

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::{Id, Millis, avro::topic_record};
 use crate::object::{ETag, ObjectRef, ObjectRefError};
 
+/// How the request id of a [`Intent::Reconvert`] begins when it is about an output that is not the one that was written;
+/// `:generation` of the state and `:etag` of what stands there follow.
+pub const ALTERED_OUTPUT: &str = "altered-output";
+
 /// What an event asks for. All but `observe` count only while their id does: see [`ObjectEvent::intent_id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 pub use avro::{DecodeError, decode, encode};
 pub use dead_letter::DeadLetter;
-pub use event::{Attempt, Intent, ObjectEvent};
+pub use event::{ALTERED_OUTPUT, Attempt, Intent, ObjectEvent};
 pub use rejected::{RejectedNotification, SAVED_BODY_BYTES};
 pub use result::{Outcome, Output, ResultRecord};
 pub use state::{ObjectState, Status};
