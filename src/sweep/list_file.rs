@@ -112,6 +112,7 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
         match self.storage.head(object).await {
             Err(error) if error.failure != Failure::Unavailable => {
                 warn!(%object, %error, "the object can't be looked at");
+                self.tally.failed(error.failure.code());
                 Ok(None)
             }
             answer => answer,

@@ -25,6 +25,8 @@ mod pass;
 mod plan;
 mod storage;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::Arc,

@@ -107,7 +107,14 @@ impl Storage for S3Storage {
         let head = match request.send().await {
             Ok(head) => head,
             Err(error) => {
-                let error = S3Error::new("HeadObject", &error);
+                let refused = error
+                    .raw_response()
+                    .is_some_and(|response| response.status().as_u16() == 400);
+                let mut error = S3Error::new("HeadObject", &error);
+                if refused {
+                    // The answer to a HEAD has no body to say why; it is the key that differs from request to request.
+                    error.failure = Failure::Refused;
+                }
                 return match error.failure {
                     Failure::NotFound => Ok(None),
                     _ => Err(error),

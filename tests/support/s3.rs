@@ -8,9 +8,11 @@ use anyhow::{Context, Result};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::types::EncodingType;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use feedmill::object::ETag;
+use percent_encoding::percent_decode_str;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -112,13 +114,15 @@ impl Store {
 
     pub async fn list(&self, bucket: &str) -> Result<Vec<Listed>> {
         let request = self.client.list_objects_v2().bucket(bucket);
+        // XML cannot hold every key.
+        let request = request.encoding_type(EncodingType::Url);
         let mut pages = request.into_paginator().send();
         let mut listed = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.with_context(|| format!("list {bucket}"))?;
             for object in page.contents() {
                 listed.push(Listed {
-                    key: object.key().context("an entry without a key")?.to_owned(),
+                    key: decoded(object.key().context("an entry without a key")?)?,
                     etag: etag(object.e_tag())?,
                 });
             }
@@ -137,6 +141,11 @@ impl Store {
             .with_context(|| format!("delete bucket {bucket}"))?;
         Ok(())
     }
+}
+
+fn decoded(key: &str) -> Result<String> {
+    let key = key.replace('+', " ");
+    Ok(percent_decode_str(&key).decode_utf8()?.into_owned())
 }
 
 fn etag(raw: Option<&str>) -> Result<ETag> {
