@@ -1,6 +1,6 @@
 //! `feedmill run`: checks the outside world, starts the chosen stages, watches them, and ends in order.
 
-use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::Future, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use aws_sdk_s3::Client;
@@ -10,13 +10,17 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, matcher::FeedMatch},
-    convert::{self, Convert},
+    convert::Convert,
     failure::Failure,
     intake::{
         publish::Publisher,
+        topic::NotificationTopic,
         webhook::{self, WebhookState},
     },
-    kafka::{Runtime, RuntimeError, StateFolder, Status, admin::Admin, leader::Leader},
+    kafka::{
+        self, Runtime, RuntimeError, StageSettings, StateFolder, Status, admin::Admin,
+        leader::Leader,
+    },
     s3::{self, probe},
     shutdown,
     sweep::{self, KafkaLedger, S3Storage, Sweeper},
@@ -77,28 +81,36 @@ async fn start(
     stages: &BTreeSet<Stage>,
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
-    check_topics(&config).await?;
+    check_topics(&config, stages).await?;
     let topics = Topics::with_prefix(&config.kafka.topic_prefix);
     let metrics = Metrics::new();
     let mut tasks = JoinSet::new();
     let mut runtimes = Vec::new();
-    let sweeps = stages.contains(&Stage::Sweep) && config.sweep.enabled;
-    if sweeps || stages.contains(&Stage::Convert) {
-        let folder = StateFolder::claim(&config.state.dir).map_err(Failure::service)?;
-        info!(folder = %folder.path().display(), worker = folder.worker(), "state folder");
-        let folder = Arc::new(folder);
-        if stages.contains(&Stage::Convert) {
-            let folder = Arc::clone(&folder);
-            let (name, status) =
-                start_convert(&config, &topics, folder, &metrics, &shutdown, &mut tasks).await?;
-            runtimes.push((name, status));
-        }
-        if sweeps {
-            start_sweep(&config, &topics, folder, &metrics, &shutdown, &mut tasks).await?;
-        }
+    let mut folder = Folder {
+        dir: &config.state.dir,
+        claimed: None,
+    };
+    if stages.contains(&Stage::Convert) {
+        let folder = folder.get()?;
+        let stage = build_convert(&config, &topics, &folder, &metrics).await?;
+        let settings = Convert::settings(&config.convert, &topics);
+        let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
+        runtimes.push(runtime);
+    }
+    if stages.contains(&Stage::Sweep) && config.sweep.enabled {
+        let folder = folder.get()?;
+        start_sweep(&config, &topics, folder, &metrics, &shutdown, &mut tasks).await?;
     }
     if stages.contains(&Stage::Intake) {
         start_intake(&config, &topics, &metrics, &shutdown, &mut tasks).await?;
+        for topic in &config.intake.topics {
+            let stage =
+                NotificationTopic::new(topic, &config.kafka, &topics, metrics.intake.clone());
+            let settings = stage.settings();
+            let folder = folder.get()?;
+            let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
+            runtimes.push(runtime);
+        }
     }
     start_admin(
         &config,
@@ -110,16 +122,39 @@ async fn start(
     Ok(Running { tasks })
 }
 
+/// The state folder that the stages of this process share; claimed by the first that has something to keep.
+struct Folder<'a> {
+    dir: &'a Path,
+    claimed: Option<Arc<StateFolder>>,
+}
+
+impl Folder<'_> {
+    fn get(&mut self) -> Result<Arc<StateFolder>, Failure> {
+        if let Some(folder) = &self.claimed {
+            return Ok(Arc::clone(folder));
+        }
+        let folder = StateFolder::claim(self.dir).map_err(Failure::service)?;
+        info!(folder = %folder.path().display(), worker = folder.worker(), "state folder");
+        Ok(Arc::clone(self.claimed.insert(Arc::new(folder))))
+    }
+}
+
 /// Every start checks that the topics are there and fit.
-async fn check_topics(config: &Config) -> Result<(), Failure> {
+async fn check_topics(config: &Config, stages: &BTreeSet<Stage>) -> Result<(), Failure> {
     let kafka = config.kafka.clone();
     let admin = blocking(move || Admin::connect(&kafka))
         .await?
         .map_err(Failure::service)?;
-    let problems = admin
+    let mut problems = admin
         .problems(&layout::specs(&config.kafka))
         .await
         .map_err(Failure::service)?;
+    if stages.contains(&Stage::Intake) {
+        let absent = admin.absent(&config.intake.topics);
+        problems.extend(absent.map_err(Failure::service)?.into_iter().map(|topic| {
+            format!("the topic {topic} of intake.topics is not there; it belongs to the S3 server that writes its notifications to it")
+        }));
+    }
     if problems.is_empty() {
         return Ok(());
     }
@@ -127,35 +162,48 @@ async fn check_topics(config: &Config) -> Result<(), Failure> {
     Err(Failure::service(anyhow!("use the topics:\n  {list}")))
 }
 
-async fn start_convert(
+async fn build_convert(
     config: &Config,
     topics: &Topics,
-    folder: Arc<StateFolder>,
+    folder: &StateFolder,
     metrics: &Metrics,
-    shutdown: &CancellationToken,
-    tasks: &mut JoinSet<Result<(), Failure>>,
-) -> Result<(&'static str, Status), Failure> {
+) -> Result<Convert, Failure> {
     let s3 = s3::client(&config.s3).await;
     check_buckets(config, &s3).await?;
-    let stage = Convert::new(config, s3, topics, folder.worker(), metrics.convert.clone())
-        .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))?;
-    let settings = Convert::settings(&config.convert, topics);
+    Convert::new(config, s3, topics, folder.worker(), metrics.convert.clone())
+        .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
+}
+
+/// Starts a stage on the Kafka runtime; its name and its status.
+fn start_runtime<S: kafka::Stage>(
+    stage: S,
+    settings: StageSettings,
+    config: &Config,
+    folder: Arc<StateFolder>,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(Arc<str>, Status), Failure> {
+    let name = Arc::clone(&settings.name);
+    let drain = Duration::from_secs(config.shutdown.drain_timeout_secs);
     let runtime = Runtime::new(
         Arc::new(stage),
         settings,
         config.kafka.clone(),
         &folder,
         shutdown.clone(),
-        Duration::from_secs(config.shutdown.drain_timeout_secs),
+        drain,
     );
-    let handle = runtime.and_then(Runtime::start).map_err(runtime_failure)?;
+    let failed = {
+        let name = Arc::clone(&name);
+        move |error| runtime_failure(&name, error)
+    };
+    let handle = runtime.and_then(Runtime::start).map_err(&failed)?;
     let status = handle.status.clone();
-    let overdue = Duration::from_secs(config.shutdown.drain_timeout_secs) + CLOSING;
     let shutdown = shutdown.clone();
     tasks.spawn(async move {
         let ended = tokio::select! {
-            ended = handle.ended() => ended.map_err(runtime_failure),
-            () = after(&shutdown, overdue) => {
+            ended = handle.ended() => ended.map_err(failed),
+            () = after(&shutdown, drain + CLOSING) => {
                 warn!("Kafka does not answer; leaving without it, which is safe");
                 Ok(())
             }
@@ -164,7 +212,7 @@ async fn start_convert(
         drop(folder);
         ended
     });
-    Ok((convert::STAGE, status))
+    Ok((name, status))
 }
 
 /// The buckets are there, and outputs can be fenced.
@@ -210,7 +258,7 @@ async fn start_sweep(
     let ledger = ledger.await?.map_err(Failure::service)?;
     let election = &topics.rejected_notifications;
     let leader = Leader::join(&config.kafka, &group, election, shutdown.clone());
-    let leader = leader.map_err(runtime_failure)?;
+    let leader = leader.map_err(|error| runtime_failure(sweep::STAGE, error))?;
     let sweeper = Sweeper {
         storage: Arc::new(S3Storage {
             client,
@@ -315,9 +363,11 @@ async fn blocking<T: Send + 'static>(
         .map_err(|panic| Failure::bug("call Kafka", panic))
 }
 
-fn runtime_failure(error: RuntimeError) -> Failure {
+fn runtime_failure(stage: &str, error: RuntimeError) -> Failure {
     match error {
-        RuntimeError::Panicked(_) | RuntimeError::Thread(_) => Failure::bug("run a stage", error),
+        RuntimeError::Panicked(_) | RuntimeError::Thread(_) => {
+            Failure::bug(format!("run the stage {stage}"), error)
+        }
         other => Failure::service(other),
     }
 }

@@ -1,5 +1,7 @@
 //! How a command fails: what to say, and the exit code.
 
+use std::borrow::Cow;
+
 /// How a command failed; decides the exit code.
 #[derive(Debug)]
 pub enum Failure {
@@ -14,8 +16,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub fn bug(what: &'static str, error: impl Into<anyhow::Error>) -> Self {
-        Self::Bug(error.into().context(what))
+    pub fn bug(what: impl Into<Cow<'static, str>>, error: impl Into<anyhow::Error>) -> Self {
+        Self::Bug(error.into().context(what.into()))
     }
 
     pub fn usage(error: impl Into<anyhow::Error>) -> Self {

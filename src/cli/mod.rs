@@ -2,7 +2,12 @@
 
 mod config;
 mod convert;
+mod doctor;
+mod explain;
+mod moment;
+mod reader;
 mod results;
+mod text;
 mod topics;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
@@ -34,10 +39,12 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   feedmill config check                          is the configuration sound?
+  feedmill doctor                                is everything in place, and what grants what is missing
   feedmill topics create                         make the Kafka topics
   feedmill run                                   take notifications in and convert
   feedmill convert partner.xml --feed nsx        try a feed on a local file
   feedmill results --outcome dead_lettered       what could not be converted, and why
+  feedmill explain s3://partner-files/a.xml      what happened to this file?
 
 Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
 
@@ -60,8 +67,16 @@ enum Command {
     /// Check and show the configuration
     #[command(subcommand, after_help = "Example: feedmill config check")]
     Config(config::Command),
-    /// What became of the files: the results topic, oldest first
+    /// Look at everything a worker needs, and say what is missing and what grants it
+    ///
+    /// Checks in order the configuration, Kafka (reachable, transactions, permissions, topics), S3 (each bucket: list,
+    /// get, conditional put and delete of a scratch key), the clocks, and the disk of the state folder. It reads only,
+    /// but for the scratch key and a scratch transactional id.
+    Doctor(doctor::Arguments),
+    /// What became of the files: the results topic, each object's oldest first
     Results(results::Arguments),
+    /// One object's story: its events, attempts and outcomes, what is settled now, and what is pending
+    Explain(explain::Arguments),
 }
 
 /// Runs the command of this process.
@@ -92,7 +107,11 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             on_runtime(topics::run(&config, command))
         }
         Command::Config(command) => config::run(sources, &command),
+        Command::Doctor(arguments) => {
+            on_runtime(doctor::run(doctor::load_quietly(sources)?, arguments))
+        }
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
+        Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
     }
 }
 

@@ -1,58 +1,55 @@
 //! `feedmill results`: reads the results topic, as committed.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, IsTerminal, Write},
-    time::{Duration, Instant},
-};
+mod filter;
+mod summary;
+
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use anyhow::anyhow;
 use clap::Args;
-use rdkafka::{
-    Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
-};
 
+use super::{
+    reader::{Damaged, ReadError, Reader, Record, Scan, Step, Until, Window},
+    say,
+    text::{elapsed, escaped, printable},
+};
 use crate::{
     config::Config,
     failure::Failure,
-    kafka::{
-        LogContext,
-        admin::Admin,
-        partitioner::partition_of,
-        settings::{self, Isolation},
-    },
+    kafka::{admin::Admin, partitioner::partition_of},
     object::ObjectRef,
-    topics::{Outcome, ResultRecord, Topics, decode},
+    topics::{ResultRecord, Topics},
 };
+use filter::Filter;
+use summary::Summary;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  feedmill results                                    all that is kept (30 days)
-  feedmill results s3://partner-files/nsx/today.xml   one object's story
+  feedmill results                                        all that is kept (30 days)
+  feedmill results s3://partner-files/nsx/today.xml       one object's; `feedmill explain` tells more
+  feedmill results --since 3h --outcome dead_lettered --outcome missing
+  feedmill results --key 'nsx/**/*.xml' --since 2026-01-31T08:00:00Z --until 1d
+  feedmill results --since 1d --summary                   how many, by outcome, feed and reason
   feedmill results --outcome dead_lettered --json | jq .reason
-  feedmill results --follow                           and what comes next, until Ctrl-C")]
+  feedmill results --follow                               and what comes next, until Ctrl-C
+
+A filter given several times takes what fits one of its values; different filters must all fit. A time is RFC 3339, or
+a span back from now: 90m, 3h, 2d. Times compared are those at which the work was finished.")]
 pub struct Arguments {
     /// Only of this object: s3://bucket/key
     object: Option<String>,
-    /// Only this outcome: converted, dead_lettered, duplicate, superseded, missing, ignored or discarded
-    #[arg(long, value_parser = outcome)]
-    outcome: Option<Outcome>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Count by outcome, feed and reason, instead of listing
+    #[arg(long, conflicts_with = "follow")]
+    summary: bool,
     /// Go on with what is still to come
-    #[arg(long)]
+    #[arg(long, conflicts_with = "until")]
     follow: bool,
-    /// One JSON object a line
+    /// One JSON object a line; one document with --summary
     #[arg(long)]
     json: bool,
-}
-
-fn outcome(name: &str) -> Result<Outcome, String> {
-    Outcome::ALL
-        .into_iter()
-        .find(|outcome| outcome.name() == name)
-        .ok_or_else(|| format!("there are {}", Outcome::ALL.map(Outcome::name).join(", ")))
 }
 
 pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
@@ -65,29 +62,124 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(anyhow!(error).context("read the object's address")))?;
     // Says clearly when Kafka can't be reached.
     drop(Admin::connect(&config.kafka).map_err(Failure::service)?);
-    let reader = Reader::open(config, object.as_ref()).map_err(service)?;
-    let mut output = Lines {
-        json: arguments.json,
-        out: io::stdout().lock(),
+    let reader = Reader::connect(&config.kafka).map_err(Failure::service)?;
+    let topic = Topics::with_prefix(&config.kafka.topic_prefix).results;
+    let scan = open(&reader, &topic, arguments, object.as_ref()).map_err(Failure::service)?;
+    let selection = Selection {
+        object: object.as_ref(),
+        filter: &arguments.filter,
     };
-    match reader.read(arguments, object.as_ref(), &mut output) {
+    match arguments.summary {
+        true => summarise(scan, &selection, arguments.json),
+        false => list(scan, &selection, arguments.json),
+    }
+}
+
+/// Begins to read the partitions, and the stretch of them, that can have what is asked for.
+fn open<'a>(
+    reader: &'a Reader,
+    topic: &'a str,
+    arguments: &Arguments,
+    object: Option<&ObjectRef>,
+) -> Result<Scan<'a>, ReadError> {
+    let count = reader.partition_count(topic)?;
+    let partitions = match object {
+        Some(object) => {
+            let partition = partition_of(object.message_key().as_bytes(), count);
+            partition..partition + 1
+        }
+        None => 0..count,
+    };
+    let until = match (arguments.follow, arguments.filter.until) {
+        (true, _) => Until::Never,
+        (false, Some(time)) => Until::Time(time),
+        (false, None) => Until::Now,
+    };
+    let since = arguments.filter.since;
+    reader.scan(topic, partitions, Window { since, until })
+}
+
+/// Which results are asked for.
+struct Selection<'a> {
+    object: Option<&'a ObjectRef>,
+    filter: &'a Filter,
+}
+
+impl Selection<'_> {
+    /// The result, if it is one of them. One that can't be read is named, and left out.
+    fn pick(&self, record: &Record<'_>) -> Option<ResultRecord> {
+        // The key tells it without decoding; what is no such key is decided by the value.
+        let key = std::str::from_utf8(&record.key).ok();
+        let object = key.and_then(|key| key.split_once('/'));
+        if object.is_some_and(|(bucket, key)| !self.takes_object(bucket, key)) {
+            return None;
+        }
+        let result: ResultRecord = record.decode().unwrap_or_else(complain)?;
+        let taken = self.takes_object(&result.bucket, &result.key) && self.filter.takes(&result);
+        taken.then_some(result)
+    }
+
+    fn takes_object(&self, bucket: &str, key: &str) -> bool {
+        self.filter.takes_object(bucket, key)
+            && self
+                .object
+                .is_none_or(|object| object.bucket() == bucket && object.key() == key)
+    }
+}
+
+fn complain<T>(damaged: Damaged) -> Option<T> {
+    tracing::warn!("{damaged}");
+    None
+}
+
+fn summarise(mut scan: Scan<'_>, selection: &Selection<'_>, json: bool) -> Result<(), Failure> {
+    let mut summary = Summary::default();
+    loop {
+        match scan.step().map_err(Failure::service)? {
+            Step::Record(record) => {
+                if let Some(result) = selection.pick(&record) {
+                    summary.add(&result);
+                }
+            }
+            Step::Damaged(damaged) => tracing::warn!("{damaged}"),
+            Step::Quiet => {}
+            Step::End => break,
+        }
+    }
+    match json {
+        true => say(serde_json::to_string(&summary)
+            .map_err(|error| Failure::bug("write the summary as JSON", error))?),
+        false => say(summary.table()),
+    }
+}
+
+fn list(scan: Scan<'_>, selection: &Selection<'_>, json: bool) -> Result<(), Failure> {
+    let format = match (json, io::stdout().is_terminal()) {
+        (true, _) => Format::Json,
+        (false, true) => Format::Table,
+        (false, false) => Format::Plain,
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    match listed(scan, selection, format, &mut out) {
         Ok(()) | Err(Ended::NobodyReads) => Ok(()),
-        Err(Ended::Kafka(error)) => Err(service(error)),
+        Err(Ended::Read(error)) => Err(Failure::service(error)),
         Err(Ended::Output(error)) => Err(Failure::service(
             anyhow!(error).context("write to standard output"),
         )),
     }
 }
 
-fn service(error: KafkaError) -> Failure {
-    Failure::service(anyhow!(error).context("read the results topic"))
-}
-
 enum Ended {
-    Kafka(KafkaError),
+    Read(ReadError),
     Output(io::Error),
     /// The reader of our output has gone.
     NobodyReads,
+}
+
+impl From<ReadError> for Ended {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
 }
 
 impl From<io::Error> for Ended {
@@ -99,151 +191,130 @@ impl From<io::Error> for Ended {
     }
 }
 
-struct Reader {
-    consumer: BaseConsumer<LogContext>,
-    partitions: BTreeSet<i32>,
-    timeout: Duration,
-}
-
-impl Reader {
-    /// Starts at the beginning of the partitions that can have what is asked for.
-    fn open(config: &Config, object: Option<&ObjectRef>) -> Result<Self, KafkaError> {
-        let topic = Topics::with_prefix(&config.kafka.topic_prefix).results;
-        let group = format!("{}.results-reader", config.kafka.group);
-        let consumer: BaseConsumer<LogContext> = settings::create(
-            &settings::reader(&config.kafka, &group, Isolation::ReadCommitted),
-            LogContext,
+fn listed(
+    mut scan: Scan<'_>,
+    selection: &Selection<'_>,
+    format: Format,
+    out: &mut impl Write,
+) -> Result<(), Ended> {
+    if format == Format::Table {
+        writeln!(
+            out,
+            "{}",
+            row("FINISHED", "OUTCOME", "FEED", "TOOK", "OBJECT")
         )?;
-        let timeout = settings::call_timeout(&config.kafka);
-        let metadata = consumer.fetch_metadata(Some(&topic), timeout)?;
-        let count = metadata
-            .topics()
-            .first()
-            .map_or(0, |topic| topic.partitions().len());
-        let count = i32::try_from(count).unwrap_or(i32::MAX);
-        if count == 0 {
-            return Err(KafkaError::MetadataFetch(
-                rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition,
-            ));
-        }
-        let partitions: BTreeSet<i32> = match object {
-            Some(object) => BTreeSet::from([partition_of(object.message_key().as_bytes(), count)]),
-            None => (0..count).collect(),
-        };
-        let mut list = TopicPartitionList::new();
-        for partition in &partitions {
-            list.add_partition_offset(&topic, *partition, Offset::Beginning)?;
-        }
-        consumer.assign(&list)?;
-        Ok(Self {
-            consumer,
-            partitions,
-            timeout,
-        })
     }
-
-    fn read(
-        mut self,
-        arguments: &Arguments,
-        object: Option<&ObjectRef>,
-        output: &mut Lines<impl Write>,
-    ) -> Result<(), Ended> {
-        let mut heard = Instant::now();
-        while arguments.follow || !self.partitions.is_empty() {
-            match self.consumer.poll(Duration::from_millis(200)) {
-                None if arguments.follow || heard.elapsed() < 3 * self.timeout => {}
-                None => {
-                    return Err(Ended::Kafka(KafkaError::MessageConsumption(
-                        rdkafka::types::RDKafkaErrorCode::OperationTimedOut,
-                    )));
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    self.partitions.remove(&partition);
-                    output.flush()?;
-                }
-                Some(Err(error)) if heard.elapsed() > self.timeout => {
-                    return Err(Ended::Kafka(error));
-                }
-                Some(Err(error)) => tracing::warn!(%error, "reading results"),
-                Some(Ok(message)) => {
-                    heard = Instant::now();
-                    let Some(value) = message.payload() else {
-                        continue;
-                    };
-                    match decode::<ResultRecord>(value) {
-                        Ok(result) if wanted(&result, arguments, object) => {
-                            output.write(&result)?
-                        }
-                        Ok(_) => {}
-                        Err(error) => tracing::warn!(
-                            partition = message.partition(), offset = message.offset(), %error, "a result can't be read"
-                        ),
-                    }
+    loop {
+        match scan.step()? {
+            Step::Record(record) => {
+                if let Some(result) = selection.pick(&record) {
+                    writeln!(out, "{}", line(&result, format)?)?;
                 }
             }
+            Step::Damaged(damaged) => tracing::warn!("{damaged}"),
+            Step::Quiet => out.flush()?,
+            Step::End => return Ok(out.flush()?),
         }
-        Ok(output.flush()?)
     }
 }
 
-fn wanted(result: &ResultRecord, arguments: &Arguments, object: Option<&ObjectRef>) -> bool {
-    arguments
-        .outcome
-        .is_none_or(|outcome| outcome == result.outcome)
-        && object
-            .is_none_or(|object| result.bucket == object.bucket() && result.key == object.key())
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    /// For programs that read lines: time, outcome, object, and what came of it.
+    Plain,
+    /// For people.
+    Table,
 }
 
-struct Lines<W> {
-    json: bool,
-    out: W,
+fn line(result: &ResultRecord, format: Format) -> io::Result<String> {
+    let object = format!("s3://{}/{}", result.bucket, result.key);
+    let output = result
+        .outputs
+        .first()
+        .map(|output| format!(" -> s3://{}/{}", output.bucket, output.key));
+    let why = result.reason.as_ref().map(|reason| {
+        let message = result.message.as_deref().unwrap_or_default();
+        format!("  {reason}: {message}")
+    });
+    let (output, why) = (output.unwrap_or_default(), why.unwrap_or_default());
+    let (finished, outcome) = (result.finished_at.to_string(), result.outcome.name());
+    Ok(match format {
+        Format::Json => serde_json::to_string(result)?,
+        Format::Plain => format!(
+            "{finished}  {outcome:13}  {}{}{}",
+            printable(&object),
+            printable(&output),
+            printable(&why)
+        ),
+        Format::Table => row(
+            &finished,
+            outcome,
+            &escaped(result.feed.as_deref().unwrap_or("-")),
+            &elapsed(result.received_at, result.finished_at),
+            &escaped(&format!("{object}{output}{why}")),
+        ),
+    })
 }
 
-impl<W: Write> Lines<W> {
-    fn write(&mut self, result: &ResultRecord) -> io::Result<()> {
-        if self.json {
-            serde_json::to_writer(&mut self.out, result)?;
-            return self.out.write_all(b"\n");
+fn row(finished: &str, outcome: &str, feed: &str, took: &str, object: &str) -> String {
+    format!("{finished:24}  {outcome:13}  {feed:16}  {took:>12}  {object}")
+}
+
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+    use crate::topics::{Id, Intent, Millis, Outcome};
+
+    /// A result that says little; finished one second after 1970 began.
+    pub fn result(bucket: &str, key: &str, outcome: Outcome) -> ResultRecord {
+        ResultRecord {
+            event_id: Id::mint(),
+            outcome,
+            reason: None,
+            message: None,
+            bucket: bucket.into(),
+            key: key.into(),
+            etag: None,
+            settled_etag: None,
+            version_id: None,
+            feed: None,
+            mapping_hash: None,
+            outputs: vec![],
+            generation: None,
+            status: None,
+            dead_letter_id: None,
+            intent: Intent::Observe,
+            intent_id: None,
+            attempt: 0,
+            event_partition: 0,
+            event_offset: 0,
+            event_time: None,
+            received_at: Millis(0),
+            finished_at: Millis(1_000),
+            worker: "w".into(),
+            trace_parent: None,
         }
-        let output = result
-            .outputs
-            .first()
-            .map(|output| format!(" -> s3://{}/{}", output.bucket, output.key));
-        let why = result.reason.as_ref().map(|reason| {
-            format!(
-                "  {reason}: {}",
-                result.message.as_deref().unwrap_or_default()
-            )
-        });
-        writeln!(
-            self.out,
-            "{}  {:13}  {}{}{}",
-            result.finished_at,
-            result.outcome.name(),
-            printable(&format!("s3://{}/{}", result.bucket, result.key)),
-            printable(&output.unwrap_or_default()),
-            printable(&why.unwrap_or_default()),
-        )
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
 
-/// Keys may hold anything; a terminal must not be steered by them.
-fn printable(text: &str) -> String {
-    match io::stdout().is_terminal() || text.contains('\n') {
-        true => text
-            .chars()
-            .flat_map(|c| {
-                if c.is_control() {
-                    c.escape_default().collect::<Vec<_>>()
-                } else {
-                    vec![c]
-                }
-            })
-            .collect(),
-        false => text.to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::{testing::result, *};
+    use crate::topics::Outcome;
+
+    #[test]
+    fn a_row_of_the_table_is_one_line_that_steers_no_terminal() {
+        let result = ResultRecord {
+            feed: Some("nsx".into()),
+            reason: Some("malformed_xml".into()),
+            message: Some("found \u{1b}[2J".into()),
+            ..result("a", "in\n.xml", Outcome::DeadLettered)
+        };
+        assert_eq!(
+            line(&result, Format::Table).unwrap(),
+            "1970-01-01T00:00:01.000Z  dead_lettered  nsx                         1s  \
+             s3://a/in\\n.xml  malformed_xml: found \\u{1b}[2J"
+        );
     }
 }

@@ -107,7 +107,8 @@ impl FeedMatch {
     }
 }
 
-fn compile(glob: &str) -> Result<Glob, MatchError> {
+/// Reads a glob over keys by the rules above.
+pub(crate) fn compile(glob: &str) -> Result<Glob, MatchError> {
     let mut brackets = glob
         .split('[')
         .skip(1)

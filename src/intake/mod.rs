@@ -2,4 +2,5 @@
 
 pub mod notification;
 pub mod publish;
+pub mod topic;
 pub mod webhook;

@@ -169,6 +169,14 @@ pub fn parse(body: &[u8]) -> Result<Message, ParseError> {
     }
 }
 
+/// Reads one record of a Kafka topic: SeaweedFS writes its events there in a form of its own, all others as they post them.
+pub fn parse_record(key: &[u8], value: &[u8]) -> Result<Message, ParseError> {
+    match seaweedfs::from_protobuf(key, value) {
+        Some(event) => Ok(seaweedfs::parse(&event)),
+        None => parse(value),
+    }
+}
+
 /// AWS sends one when notifications are switched on, versitygw one at every start.
 fn test_event(message: &Value) -> Message {
     Message {

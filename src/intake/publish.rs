@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use uuid::Uuid;
 
-use super::notification::Notification;
+use super::notification::{Dialect, IgnoreReason, Notification};
 use crate::{
     config::Kafka,
     kafka::{LogContext, Position, partitioner::partition_of, settings},
@@ -95,10 +95,7 @@ impl Publisher {
             ..observed(notification)
         };
         self.append(&event).await?;
-        self.metrics
-            .events
-            .with_label_values(&[notification.dialect.as_str()])
-            .inc();
+        self.metrics.accepted(notification.dialect);
         Ok(event.id.0)
     }
 
@@ -123,6 +120,11 @@ impl Publisher {
             .payload(&payload)
             .headers(headers);
         self.send(&self.topics.events, record).await
+    }
+
+    /// Counts what asks for nothing.
+    pub fn ignored(&self, dialect: Dialect, why: IgnoreReason) {
+        self.metrics.ignored(dialect, why);
     }
 
     /// Keeps a copy of what could not be read, cut to a cap.
@@ -182,6 +184,7 @@ impl Publisher {
     }
 }
 
+/// The event of a notification that has just come.
 pub(super) fn observed(notification: &Notification) -> ObjectEvent {
     ObjectEvent {
         etag: notification.etag.clone(),

@@ -146,6 +146,7 @@ impl Webhook {
         };
         let event_ids = publish_in_order(message.created(), |n| self.publish(n, trace)).await?;
         self.reject_invalid_records(&message).await?;
+        self.count_ignored(&message);
         Ok(Accepted::new(message, event_ids))
     }
 
@@ -165,6 +166,14 @@ impl Webhook {
             "notification accepted"
         );
         Ok(event_id)
+    }
+
+    fn count_ignored(&self, message: &Message) {
+        for entry in &message.entries {
+            if let Entry::Ignored { why, .. } = entry {
+                self.publisher.ignored(message.dialect, *why);
+            }
+        }
     }
 
     /// Records that cannot be read beside others that can.

@@ -1,7 +1,7 @@
 //! Topics: making them, checking that they fit, and going on behind a hole in a log.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,9 @@ use rdkafka::{
     producer::{BaseProducer, DeliveryResult, Producer, ProducerContext},
 };
 
+pub use super::ffi::{DescribedCluster, DescribedTopic, Operation};
 use super::{
+    ffi,
     progress::{self, CommitPoint},
     rebalance::{self, LogContext},
     settings::{self, Isolation},
@@ -228,6 +230,14 @@ impl Admin {
         Ok(problems)
     }
 
+    /// Those of `topics` that are not there.
+    pub fn absent<'a>(&self, topics: &'a [String]) -> Result<Vec<&'a str>, AdminError> {
+        let metadata = self.metadata()?;
+        let is_there = |name: &str| metadata.topics().iter().any(|topic| topic.name() == name);
+        let absent = topics.iter().map(String::as_str);
+        Ok(absent.filter(|name| !is_there(name)).collect())
+    }
+
     async fn config_problems(&self, specs: &[&TopicSpec]) -> Result<Vec<String>, AdminError> {
         if specs.is_empty() {
             return Ok(Vec::new());
@@ -265,13 +275,54 @@ impl Admin {
                     .unwrap_or("unset");
                 if is != wanted {
                     problems.push(format!(
-                        "the topic {0} has {name}={is}, not {wanted}: kafka-configs.sh --alter --topic {0} --add-config {name}={wanted}",
-                        spec.name
+                        "the topic {0} has {name}={is}, not {wanted}: kafka-configs.sh --bootstrap-server {1} --alter --topic {0} --add-config {name}={wanted}",
+                        spec.name, self.brokers
                     ));
                 }
             }
         }
         Ok(problems)
+    }
+}
+
+/// What the cluster says of itself and of this client's permissions. All of it blocks.
+impl Admin {
+    pub fn cluster(&self) -> Result<DescribedCluster, AdminError> {
+        ffi::describe_cluster(self.client.inner(), self.timeout)
+            .map_err(|source| call("describe the cluster", source))
+    }
+
+    /// In the order of the names: each topic, or why it is not described.
+    pub fn topics(
+        &self,
+        names: &[&str],
+    ) -> Result<Vec<Result<DescribedTopic, RDKafkaErrorCode>>, AdminError> {
+        ffi::describe_topics(self.client.inner(), names, self.timeout)
+            .map_err(|source| call("describe the topics", source))
+    }
+
+    /// What this client may do with a consumer group, or why it is not told.
+    pub fn group_operations(
+        &self,
+        group: &str,
+    ) -> Result<Result<BTreeSet<Operation>, RDKafkaErrorCode>, AdminError> {
+        ffi::group_operations(self.client.inner(), group, self.timeout)
+            .map_err(|source| call("describe the group", source))
+    }
+}
+
+/// Takes a transactional id over, which shows that the brokers have transactions and let this client use them. No
+/// worker may be using the id. Blocks.
+pub fn try_transactions(kafka: &Kafka, transactional_id: &str) -> Result<(), KafkaError> {
+    let settings = settings::transactional_producer(kafka, transactional_id);
+    let producer: BaseProducer<Complaints> = settings::create(&settings, Complaints::default())?;
+    producer.init_transactions(settings::call_timeout(kafka))
+}
+
+fn call(what: &str, source: KafkaError) -> AdminError {
+    AdminError::Call {
+        what: what.into(),
+        source,
     }
 }
 
@@ -299,10 +350,6 @@ pub fn accept_hole(
         LogContext,
     )
     .map_err(AdminError::Client)?;
-    let call = |what: &str, source| AdminError::Call {
-        what: what.into(),
-        source,
-    };
     let metadata = consumer
         .fetch_metadata(Some(topic), timeout)
         .map_err(|source| call("describe the topic", source))?;

@@ -29,7 +29,7 @@ pub mod folder;
 mod lane;
 pub mod leader;
 pub mod partitioner;
-mod progress;
+pub mod progress;
 pub mod reader;
 mod rebalance;
 mod restore;
@@ -46,7 +46,7 @@ mod watchdog;
 
 use std::{future::Future, sync::Arc};
 
-pub use error::RuntimeError;
+pub use error::{RuntimeError, is_passing};
 pub use folder::StateFolder;
 pub use rebalance::LogContext;
 pub use runtime::{Runtime, RuntimeHandle};

@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`, in every process.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use tokio::net::TcpListener;
@@ -17,7 +17,7 @@ const STALE: Duration = Duration::from_secs(60);
 pub struct AdminState {
     pub metrics: Metrics,
     /// The stages that run in this process, by name.
-    pub runtimes: Vec<(&'static str, Status)>,
+    pub runtimes: Vec<(Arc<str>, Status)>,
 }
 
 /// Serves until `shutdown`.

@@ -1,6 +1,6 @@
 //! Every metric's name, in one place. Label values come from enums and configured names only; keys and ETags never.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prometheus::{
     Counter, Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
@@ -8,6 +8,7 @@ use prometheus::{
 };
 
 use crate::{
+    intake::notification::{Dialect, IgnoreReason},
     kafka::{Status, status::PartitionStatus},
     topics::Outcome,
 };
@@ -50,7 +51,22 @@ impl ConvertMetrics {
 /// What intake counts.
 #[derive(Clone)]
 pub struct IntakeMetrics {
-    pub events: IntCounterVec,
+    events: IntCounterVec,
+    ignored: IntCounterVec,
+}
+
+impl IntakeMetrics {
+    /// Counts a notification that became an event.
+    pub fn accepted(&self, dialect: Dialect) {
+        self.events.with_label_values(&[dialect.as_str()]).inc();
+    }
+
+    /// Counts one that asks for nothing.
+    pub fn ignored(&self, dialect: Dialect, why: IgnoreReason) {
+        self.ignored
+            .with_label_values(&[dialect.as_str(), why.as_str()])
+            .inc();
+    }
 }
 
 /// What the sweep counts.
@@ -155,6 +171,11 @@ impl Metrics {
                 "Notifications appended to the events topic, by dialect.",
                 &["dialect"],
             ),
+            ignored: counters(
+                "feedmill_intake_ignored_total",
+                "Notifications that ask for nothing, by dialect and why.",
+                &["dialect", "reason"],
+            ),
         };
         let build = register(
             &registry,
@@ -173,7 +194,7 @@ impl Metrics {
     }
 
     /// The text exposition format, with the runtime's own numbers read now.
-    pub fn render(&self, runtimes: &[(&'static str, Status)]) -> String {
+    pub fn render(&self, runtimes: &[(Arc<str>, Status)]) -> String {
         let mut families = self.registry.gather();
         let now = Registry::new();
         for (stage, status) in runtimes {
@@ -208,7 +229,7 @@ fn register<M: Collector + Clone + 'static>(
     metric
 }
 
-fn describe(registry: &Registry, stage: &'static str, status: &Status) {
+fn describe(registry: &Registry, stage: &str, status: &Status) {
     let counters = status.counters();
     let number = |name: &str, help: &str, labels: &[(&str, &str)], value: u64| {
         let opts = labels.iter().fold(
@@ -319,7 +340,7 @@ mod tests {
     fn the_metrics_render_with_the_runtimes_numbers_and_each_family_once() {
         let metrics = Metrics::new();
         metrics.convert.ended(Outcome::Duplicate, None, Some("nsx"));
-        let text = metrics.render(&[("convert", Status::default())]);
+        let text = metrics.render(&[("convert".into(), Status::default())]);
         assert!(
             text.contains(r#"feedmill_convert_files_total{feed="nsx",outcome="duplicate"} 1"#),
             "{text}"

@@ -3,10 +3,16 @@
 //!
 //! A shell watches over it, and over a pipe from this process: when the pipe closes, however this process ended, the
 //! broker is killed and its folder removed.
+//!
+//! [`SecureKafka::with_acls`] is another one, which lets its users do only what was granted to them.
+
+// Each test file compiles this for itself and uses its own part of it.
+#![allow(dead_code)]
 
 use std::fs::{self, File};
 use std::io::PipeWriter;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -27,6 +33,16 @@ pub const USER: &str = "feedmill";
 /// Passwords by mechanism. Each is a text that is found nowhere else, so that a leak can be looked for.
 pub const PLAIN_PASSWORD: &str = "hush-plain-4e1d";
 pub const SCRAM_PASSWORD: &str = "hush-scram-9b7c";
+
+/// Further users of [`SecureKafka::with_acls`], by PLAIN with [`PLAIN_PASSWORD`].
+pub const INTAKE_USER: &str = "intake";
+const ADMIN: &str = "admin";
+
+/// Brokers talk to each other without a name here.
+const AUTHORIZER: &str = "
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:admin
+";
 
 pub struct SecureKafka {
     ports: Ports,
@@ -50,7 +66,21 @@ impl SecureKafka {
     pub fn shared() -> Option<&'static Self> {
         // A failure is kept, too: the next test would only wait as long again.
         static BROKER: OnceLock<Option<Result<SecureKafka>>> = OnceLock::new();
-        let broker = BROKER.get_or_init(|| {
+        Self::in_cell(&BROKER, "")
+    }
+
+    /// The one broker of this process that enforces ACLs: on [`USER`] and [`INTAKE_USER`], not on [`ADMIN`] and on
+    /// whoever comes in without a name.
+    pub fn with_acls() -> Option<&'static Self> {
+        static BROKER: OnceLock<Option<Result<SecureKafka>>> = OnceLock::new();
+        Self::in_cell(&BROKER, AUTHORIZER)
+    }
+
+    fn in_cell(
+        cell: &'static OnceLock<Option<Result<SecureKafka>>>,
+        more: &str,
+    ) -> Option<&'static Self> {
+        let broker = cell.get_or_init(|| {
             let libraries = std::env::var_os("FEEDMILL_TEST_KAFKA_LIBS");
             let java = std::env::var_os("FEEDMILL_TEST_JAVA");
             let Some((libraries, java)) = libraries.zip(java) else {
@@ -60,7 +90,7 @@ impl SecureKafka {
                 eprintln!("skipped: {note}");
                 return None;
             };
-            Some(Self::start(Path::new(&java), Path::new(&libraries)))
+            Some(Self::start(Path::new(&java), Path::new(&libraries), more))
         });
         match broker.as_ref()? {
             Ok(broker) => Some(broker),
@@ -68,10 +98,10 @@ impl SecureKafka {
         }
     }
 
-    fn start(java: &Path, libraries: &Path) -> Result<Self> {
+    fn start(java: &Path, libraries: &Path, more: &str) -> Result<Self> {
         let mut attempt = 1;
         loop {
-            match Self::try_start(java, libraries) {
+            match Self::try_start(java, libraries, more) {
                 Err(error) if attempt < ATTEMPTS => eprintln!("attempt {attempt}: {error:#}"),
                 ended => return ended,
             }
@@ -79,12 +109,13 @@ impl SecureKafka {
         }
     }
 
-    fn try_start(java: &Path, libraries: &Path) -> Result<Self> {
+    fn try_start(java: &Path, libraries: &Path, more: &str) -> Result<Self> {
         let ports = Ports::choose()?;
         let folder = tempfile::Builder::new().prefix("fm-kafka-").tempdir()?;
         write_certificates(folder.path())?;
-        let properties = properties(folder.path(), ports);
+        let properties = properties(folder.path(), ports) + more;
         fs::write(folder.path().join("server.properties"), properties)?;
+        write_tools(folder.path(), java, libraries)?;
         format_storage(java, libraries, folder.path())?;
         let (reader, alive) = std::io::pipe()?;
         let log = File::create(folder.path().join("broker.log"))?;
@@ -149,6 +180,20 @@ impl SecureKafka {
     /// A user and a password over TLS.
     pub fn sasl(&self) -> String {
         address(self.ports.sasl)
+    }
+
+    /// Runs a command as an administrator would: in a shell, with Kafka's tools on the path and `admin.properties`.
+    pub fn as_admin(&self, command: &str) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", command])
+            .current_dir(&self.folder)
+            .env("PATH", format!("{}:{path}", self.folder.display()));
+        let output = shell.stdin(Stdio::null()).output().expect("a shell");
+        let said = [&output.stdout[..], &output.stderr[..]].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(output.status.success(), "{command}: {said}");
     }
 
     /// A file of the run: `ca.pem`, `other-ca.pem`, `client.pem`, `client.key`, `stranger.pem`, `stranger.key`.
@@ -248,7 +293,7 @@ ssl.truststore.type=PEM
 ssl.truststore.location={folder}/ca.pem
 listener.name.mutual.ssl.client.auth=required
 listener.name.sasl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
-listener.name.sasl.plain.sasl.jaas.config={plain} user_{USER}="{PLAIN_PASSWORD}";
+listener.name.sasl.plain.sasl.jaas.config={plain} user_{USER}="{PLAIN_PASSWORD}" user_{INTAKE_USER}="{PLAIN_PASSWORD}" user_{ADMIN}="{PLAIN_PASSWORD}";
 listener.name.sasl.scram-sha-256.sasl.jaas.config={scram}
 listener.name.sasl.scram-sha-512.sasl.jaas.config={scram}
 
@@ -266,6 +311,31 @@ log.cleaner.dedupe.buffer.size=16777216
 log.index.size.max.bytes=1048576
 "#
     )
+}
+
+/// `kafka-acls.sh`, as Kafka's own distribution has it, and who an administrator is.
+fn write_tools(folder: &Path, java: &Path, libraries: &Path) -> Result<()> {
+    let script = format!(
+        "#!/bin/sh\nexec '{}' -cp '{}' org.apache.kafka.tools.AclCommand \"$@\"\n",
+        java.display(),
+        libraries.join("*").display(),
+    );
+    let path = folder.join("kafka-acls.sh");
+    fs::write(&path, script)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    let plain = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+    let properties = format!(
+        r#"
+security.protocol=SASL_SSL
+sasl.mechanism=PLAIN
+sasl.jaas.config={plain} username="{ADMIN}" password="{PLAIN_PASSWORD}";
+ssl.truststore.type=PEM
+ssl.truststore.location={}/ca.pem
+"#,
+        folder.display()
+    );
+    fs::write(folder.join("admin.properties"), properties)?;
+    Ok(())
 }
 
 fn format_storage(java: &Path, libraries: &Path, folder: &Path) -> Result<()> {

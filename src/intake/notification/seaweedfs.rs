@@ -1,4 +1,5 @@
-//! What SeaweedFS's filer posts to a webhook (`notification.toml`): `{event_type, key, message}`, one event a message.
+//! What SeaweedFS's filer posts to a webhook (`notification.toml`): `{event_type, key, message}`, one event a message;
+//! and, as [`protobuf`], what it writes to Kafka.
 //!
 //! The filer tells of files, not of objects: the path is `/buckets/<bucket>/<key>`, written as it is, and folders, parts
 //! of uploads under way and the filer's own files are announced as well. Bytes are base64, absent fields are protobuf's
@@ -9,6 +10,8 @@
 //! `<key>.versions`, is updated to name the latest version, and only now is the upload what a GET returns. The second
 //! alone would be right, the first costs a duplicate and makes a lost message less likely to matter.
 
+mod protobuf;
+
 use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -16,6 +19,8 @@ use serde_json::Value;
 use super::fields::{excerpt, text, unsigned, usable_etag, usable_version_id};
 use super::{Dialect, Entry, IgnoreReason, Message, Notification, RecordError};
 use crate::object::{ETag, ObjectRef};
+
+pub(super) use self::protobuf::read as from_protobuf;
 
 const BUCKETS_FOLDER: &str = "/buckets/";
 const UPLOADS_FOLDER: &str = ".uploads";

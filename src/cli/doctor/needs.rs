@@ -1,0 +1,93 @@
+//! What each stage asks of Kafka, S3 and this machine. The tests grant exactly this to a user of a real broker, and run
+//! a worker as that user.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    app::Stage,
+    config::Config,
+    convert,
+    kafka::admin::Operation::{self, Describe, DescribeConfigs, Read, Write},
+    sweep,
+    topics::{Topics, layout},
+};
+
+/// What the chosen stages need together.
+#[derive(Debug, Default)]
+pub struct Needs {
+    pub topics: BTreeMap<String, BTreeSet<Operation>>,
+    pub groups: BTreeMap<String, BTreeSet<Operation>>,
+    /// What the transactional ids of workers begin with.
+    pub transactional_ids: BTreeSet<String>,
+    /// Buckets that a stage lists and reads: those of the feeds.
+    pub reads_inputs: bool,
+    /// The output bucket is listed, read and written.
+    pub writes_outputs: bool,
+    pub keeps_state: bool,
+}
+
+impl Needs {
+    pub fn of(stages: &BTreeSet<Stage>, config: &Config) -> Self {
+        let mut needs = Self::default();
+        // Every start looks at all topics and their settings.
+        for spec in layout::specs(&config.kafka) {
+            needs.topic(&spec.name, &[Describe, DescribeConfigs]);
+        }
+        let topics = Topics::with_prefix(&config.kafka.topic_prefix);
+        for stage in stages {
+            match stage {
+                Stage::Intake => needs.intake(&topics),
+                Stage::Sweep if config.sweep.enabled => needs.sweep(&topics, &config.kafka.group),
+                Stage::Sweep => {}
+                Stage::Convert => needs.convert(&topics, &config.kafka.group),
+            }
+        }
+        needs
+    }
+
+    /// The idempotent producer needs no more than Write on a topic, since Kafka 3.0 (KIP-679).
+    fn intake(&mut self, topics: &Topics) {
+        self.topic(&topics.events, &[Write]);
+        self.topic(&topics.rejected_notifications, &[Write]);
+    }
+
+    fn sweep(&mut self, topics: &Topics, group: &str) {
+        self.topic(&topics.events, &[Write]);
+        self.topic(&topics.objects, &[Read]);
+        // Its only partition elects the process that sweeps.
+        self.topic(&topics.rejected_notifications, &[Read]);
+        let group_of = |stage| format!("{group}.{stage}");
+        self.groups
+            .entry(group_of(sweep::STAGE))
+            .or_default()
+            .insert(Read);
+        self.groups
+            .entry(group_of(convert::STAGE))
+            .or_default()
+            .insert(Describe);
+        self.reads_inputs = true;
+        self.keeps_state = true;
+    }
+
+    fn convert(&mut self, topics: &Topics, group: &str) {
+        // Written, too: an event found in another key's partition is moved home.
+        self.topic(&topics.events, &[Read, Write]);
+        self.topic(&topics.objects, &[Read, Write]);
+        self.topic(&topics.results, &[Write]);
+        self.topic(&topics.dead_letters, &[Write]);
+        self.topic(&topics.rejected_notifications, &[Write]);
+        let group = format!("{group}.{}", convert::STAGE);
+        self.transactional_ids.insert(format!("{group}-"));
+        self.groups.entry(group).or_default().insert(Read);
+        self.reads_inputs = true;
+        self.writes_outputs = true;
+        self.keeps_state = true;
+    }
+
+    fn topic(&mut self, name: &str, operations: &[Operation]) {
+        self.topics
+            .entry(name.to_owned())
+            .or_default()
+            .extend(operations);
+    }
+}

@@ -1,0 +1,43 @@
+//! Text for people. Keys and messages may hold anything; a terminal must not be steered by them.
+
+use std::io::{self, IsTerminal};
+
+use jiff::SignedDuration;
+
+use crate::topics::Millis;
+
+/// The text with its control characters escaped.
+pub fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => safe.extend(c.escape_default()),
+            false => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// The text for standard output: as it is where programs read it, but always on one line.
+pub fn printable(text: &str) -> String {
+    match io::stdout().is_terminal() || text.contains('\n') {
+        true => escaped(text),
+        false => text.to_owned(),
+    }
+}
+
+/// The time between two moments: `1s 250ms`. Negative when the clocks of their writers disagree.
+pub fn elapsed(from: Millis, to: Millis) -> String {
+    let millis = to.0.saturating_sub(from.0);
+    format!("{:#}", SignedDuration::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_letters_are_not() {
+        assert_eq!(escaped("ü\u{1b}[2J\n\u{9b}"), "ü\\u{1b}[2J\\n\\u{9b}");
+    }
+}

@@ -1,0 +1,179 @@
+//! A Kafka topic to which an S3 server writes its notifications: each message is answered by the events it comes to, in
+//! the transaction that commits its offset, so that none is lost and none is appended twice.
+//!
+//! A stage of the Kafka runtime, one for each topic. Reading a message is all the work there is. What others' retention
+//! took away before it was read is not lost for good: the sweep finds the objects.
+
+use std::{convert::Infallible, sync::Arc};
+
+use tracing::{info, warn};
+
+use super::{
+    notification::{self, Entry, Message, Notification},
+    publish::observed,
+};
+use crate::{
+    config::Kafka,
+    failure::chain,
+    kafka::{
+        Decoded, Finished, Input, OutRecord, Position, RawRecord, Slot, Stage, StageSettings,
+        StateBytes, partitioner::partition_of,
+    },
+    telemetry::{metrics::IntakeMetrics, trace::TraceContext},
+    topics::{RejectedNotification, Topics, encode},
+};
+
+/// Copies the notifications of one topic into `events`.
+pub struct NotificationTopic {
+    name: String,
+    events: Arc<str>,
+    /// Partitions of `events`.
+    partitions: i32,
+    rejected: Arc<str>,
+    metrics: IntakeMetrics,
+}
+
+impl NotificationTopic {
+    pub fn new(name: &str, kafka: &Kafka, topics: &Topics, metrics: IntakeMetrics) -> Self {
+        Self {
+            name: name.to_owned(),
+            events: topics.events.as_str().into(),
+            // Every start checks that the topic has as many.
+            partitions: kafka.partitions,
+            rejected: topics.rejected_notifications.as_str().into(),
+            metrics,
+        }
+    }
+
+    /// What the Kafka runtime needs to know of this stage; each topic has a group of its own.
+    pub fn settings(&self) -> StageSettings {
+        StageSettings {
+            name: format!("intake.{}", self.name).into(),
+            input_topic: self.name.clone(),
+            input: Input::Foreign,
+            // There is no work: messages are answered as they are read.
+            max_in_flight: 1,
+            max_in_flight_bytes: 1,
+        }
+    }
+
+    fn answer(&self, message: Message, position: Position) -> Finished {
+        let dialect = message.dialect;
+        // One trace for all that one message tells of.
+        let trace = TraceContext::from_header(None);
+        let mut records = Vec::with_capacity(message.entries.len());
+        for entry in &message.entries {
+            match entry {
+                Entry::Created(notification) => records.push(self.event(notification, &trace)),
+                Entry::Ignored { why, .. } => self.metrics.ignored(dialect, *why),
+                Entry::Invalid { reason, record } => {
+                    records.push(self.rejected(Some(position), record.as_bytes(), reason));
+                }
+            }
+        }
+        Finished { records }
+    }
+
+    fn event(&self, notification: &Notification, trace: &TraceContext) -> OutRecord {
+        let mut event = observed(notification);
+        event.trace_parent = Some(trace.traceparent().to_owned());
+        let key = notification.object.message_key().into_bytes();
+        info!(
+            bucket = notification.object.bucket(),
+            key = notification.object.key(),
+            etag = notification.etag.as_ref().map(|etag| etag.as_str()),
+            event_id = %event.id,
+            dialect = %notification.dialect,
+            topic = self.name,
+            "notification accepted"
+        );
+        self.metrics.accepted(notification.dialect);
+        OutRecord {
+            topic: Arc::clone(&self.events),
+            partition: Some(partition_of(&key, self.partitions)),
+            key: Some(key),
+            value: Some(encode(&event)),
+            headers: vec![
+                ("event-id", event.id.to_string()),
+                ("traceparent", trace.traceparent().to_owned()),
+            ],
+        }
+    }
+
+    fn rejected(&self, position: Option<Position>, body: &[u8], reason: &str) -> OutRecord {
+        warn!(
+            topic = self.name,
+            ?position,
+            reason,
+            "notification rejected"
+        );
+        let copy = RejectedNotification {
+            partition: position.map(|position| position.partition),
+            offset: position.map(|position| position.offset),
+            ..RejectedNotification::new(format!("kafka:{}", self.name), reason, body)
+        };
+        OutRecord {
+            topic: Arc::clone(&self.rejected),
+            partition: Some(0),
+            key: None,
+            value: Some(encode(&copy)),
+            headers: Vec::new(),
+        }
+    }
+}
+
+impl Stage for NotificationTopic {
+    type Event = Infallible;
+    type State = Infallible;
+
+    fn decode(&self, record: &RawRecord) -> Decoded<Infallible> {
+        let Some(value) = record.value.as_deref() else {
+            return Decoded::Unreadable("it has no value".into());
+        };
+        match notification::parse_record(&record.key, value) {
+            Ok(message) => Decoded::Answer(self.answer(message, record.position)),
+            Err(error) => Decoded::Unreadable(chain(&error)),
+        }
+    }
+
+    async fn process(
+        self: Arc<Self>,
+        event: Arc<Infallible>,
+        _: Position,
+        _: Option<Arc<Infallible>>,
+        _: &mut Slot,
+    ) -> Finished {
+        match *event {}
+    }
+
+    fn unreadable(
+        &self,
+        position: Position,
+        _: &[u8],
+        value: Option<&[u8]>,
+        reason: &str,
+    ) -> Finished {
+        let copy = self.rejected(Some(position), value.unwrap_or_default(), reason);
+        Finished {
+            records: vec![copy],
+        }
+    }
+
+    fn read_state(&self, event: &Infallible, _: &[u8]) -> Result<Infallible, String> {
+        match *event {}
+    }
+
+    fn too_large(
+        &self,
+        event: &Infallible,
+        _: Position,
+        _: Option<Arc<Infallible>>,
+        _: &str,
+    ) -> Finished {
+        match *event {}
+    }
+
+    fn fold(&self, _: Option<&[u8]>) -> Result<Option<StateBytes>, String> {
+        Ok(None)
+    }
+}
