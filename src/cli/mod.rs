@@ -50,7 +50,7 @@ Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 d
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take notifications in and convert, until stopped
+    /// Take notifications in, sweep the buckets and convert, until stopped
     ///
     /// SIGTERM or Ctrl-C finishes and commits what is under way; a second one leaves at once. Both are safe.
     #[command(after_help = "Example: feedmill run --config feedmill.toml --stages convert")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     ledger::Ledger,
@@ -94,15 +94,18 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
         });
         let heads = heads.buffer_unordered(MAX_HEADS).try_collect::<Vec<_>>();
         let mut found = Vec::new();
+        let mut absent = Vec::new();
         for (object, head) in pass.or_stopped(heads).await?? {
             match head {
                 Some(listed) => found.push((object, listed)),
-                None => {
-                    warn!(%object, "a listing file names what is not there");
-                    self.counts.absent += 1;
-                }
+                None => absent.push(object),
             }
         }
+        if let Some(first) = absent.first() {
+            let more = absent.len() - 1;
+            warn!(object = %first, more, "a listing file names what is not there, or may not be looked at");
+        }
+        self.counts.absent += absent.len() as u64;
         Ok(found)
     }
 
@@ -111,7 +114,7 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
     pub(super) async fn head(&self, object: &ObjectRef) -> Result<Option<Listed>, S3Error> {
         match self.storage.head(object).await {
             Err(error) if error.failure != Failure::Unavailable => {
-                warn!(%object, %error, "the object can't be looked at");
+                debug!(%object, %error, "the object can't be looked at");
                 self.tally.failed(error.failure.code());
                 Ok(None)
             }

@@ -318,13 +318,20 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
     }
 
     fn say_unreadable(&mut self, part: &Part, entries: &[String]) {
-        self.counts.unreadable += entries.len() as u64;
+        let Some(first) = entries.first() else {
+            return;
+        };
         let part = part.name();
-        for reason in entries {
-            warn!(part, reason, "an entry can't be taken for what it is");
-            self.tally.failed("unreadable_entry");
-            self.tally.incomplete(part.clone());
-        }
+        let more = entries.len() - 1;
+        warn!(
+            part,
+            reason = first,
+            more,
+            "an entry can't be taken for what it is"
+        );
+        self.counts.unreadable += entries.len() as u64;
+        self.tally.failed("unreadable_entry");
+        self.tally.incomplete(part);
     }
 
     fn is_young(&self, listed: &Listed, now: Millis) -> bool {
