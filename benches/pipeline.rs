@@ -97,7 +97,8 @@ async fn bare_s3(world: &World, keys: &[String], output: &[u8], prefix: &'static
         path_style: true,
         ..Default::default()
     };
-    let s3 = feedmill::s3::client(&settings).await;
+    let accounts = feedmill::s3::Accounts::new(&settings).await;
+    let s3 = accounts.of(&world.origin.input_bucket);
     let gate = Arc::new(Semaphore::new(CONCURRENCY));
     let output = bytes::Bytes::copy_from_slice(output);
     let mut tasks = JoinSet::new();

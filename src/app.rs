@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, future::Future, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use aws_sdk_s3::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -21,7 +20,10 @@ use crate::{
         self, Runtime, RuntimeError, StageSettings, StateFolder, Status, admin::Admin,
         leader::Leader,
     },
-    s3::{self, probe},
+    s3::{
+        self, Accounts,
+        probe::{self, ProbeError},
+    },
     shutdown,
     sweep::{self, KafkaLedger, S3Storage, Sweeper},
     telemetry::{
@@ -168,7 +170,7 @@ async fn build_convert(
     folder: &StateFolder,
     metrics: &Metrics,
 ) -> Result<Convert, Failure> {
-    let s3 = s3::client(&config.s3).await;
+    let s3 = Accounts::new(&config.s3).await;
     check_buckets(config, &s3).await?;
     Convert::new(config, s3, topics, folder.worker(), metrics.convert.clone())
         .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
@@ -216,7 +218,7 @@ fn start_runtime<S: kafka::Stage>(
 }
 
 /// The buckets are there, and outputs can be fenced.
-async fn check_buckets(config: &Config, s3: &Client) -> Result<(), Failure> {
+async fn check_buckets(config: &Config, s3: &Accounts) -> Result<(), Failure> {
     let inputs: BTreeSet<String> = config
         .feeds
         .iter()
@@ -224,10 +226,11 @@ async fn check_buckets(config: &Config, s3: &Client) -> Result<(), Failure> {
         .map(|feed| feed.bucket().to_owned())
         .collect();
     for bucket in inputs.iter().chain([&config.output.bucket]) {
-        probe::bucket(s3, bucket).await.map_err(Failure::service)?;
+        check_bucket(s3, bucket).await.map_err(Failure::service)?;
     }
-    match config.output.conditional_writes {
-        true => probe::conditional_writes(s3, &config.output.bucket)
+    let output = &config.output;
+    match output.conditional_writes {
+        true => probe::conditional_writes(s3.of(&output.bucket), output)
             .await
             .map_err(Failure::service),
         false => {
@@ -239,6 +242,19 @@ async fn check_buckets(config: &Config, s3: &Client) -> Result<(), Failure> {
     }
 }
 
+/// A public bucket may hide its listing and give its objects all the same.
+async fn check_bucket(s3: &Accounts, bucket: &str) -> Result<(), ProbeError> {
+    match probe::bucket(s3.of(bucket), bucket).await {
+        Err(ProbeError::Bucket { source, .. })
+            if s3.is_anonymous(bucket) && source.failure == s3::Failure::Denied =>
+        {
+            warn!(bucket, %source, "the bucket can't be listed without credentials; its objects may be readable");
+            Ok(())
+        }
+        checked => checked,
+    }
+}
+
 async fn start_sweep(
     config: &Config,
     topics: &Topics,
@@ -247,7 +263,7 @@ async fn start_sweep(
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<Result<(), Failure>>,
 ) -> Result<(), Failure> {
-    let client = s3::client(&config.s3).await;
+    let accounts = Accounts::new(&config.s3).await;
     let group = format!("{}.{}", config.kafka.group, sweep::STAGE);
     let (kafka, names, intake) = (config.kafka.clone(), topics.clone(), metrics.intake.clone());
     let stop = shutdown.clone();
@@ -261,7 +277,7 @@ async fn start_sweep(
     let leader = leader.map_err(|error| runtime_failure(sweep::STAGE, error))?;
     let sweeper = Sweeper {
         storage: Arc::new(S3Storage {
-            client,
+            accounts,
             stall: Duration::from_millis(config.s3.read_timeout_ms),
         }),
         ledger: Arc::new(ledger),

@@ -357,6 +357,15 @@ async fn a_topic_that_is_not_there_is_named_at_the_start() {
     assert_eq!(run.code(), Some(3));
     let why = "the topic s3-nowhere of intake.topics is not there";
     assert!(run.stderr.contains(why), "{}", run.stderr);
+    let doctor = world.run_cli(&["doctor"]).await;
+    assert_eq!(doctor.code(), Some(4));
+    for said in [
+        "not there: s3-nowhere",
+        "or correct intake.topics",
+        ".intake.s3-nowhere-*",
+    ] {
+        assert!(doctor.stdout.contains(said), "{}", doctor.stdout);
+    }
 }
 
 // --- real servers ---

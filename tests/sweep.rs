@@ -6,6 +6,9 @@ mod support;
 #[path = "support/convert_world/mod.rs"]
 mod convert_world;
 
+#[path = "support/second_s3.rs"]
+mod second_s3;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +24,7 @@ use feedmill::sweep::{KafkaLedger, S3Storage, Sweeper};
 use feedmill::telemetry::metrics::Metrics;
 use feedmill::topics::{Intent, Outcome, ResultRecord, Topics};
 use futures::{StreamExt, stream};
+use second_s3::{PUBLIC_BUCKET, SecondS3};
 use serde_json::Value;
 use support::checker::{Expectations, Topic};
 use support::files::ProductFile;
@@ -354,7 +358,7 @@ async fn sweeper(world: &World, name: &str) -> Sweeper<S3Storage, KafkaLedger> {
     let config = config_of(world);
     let shutdown = CancellationToken::new();
     let metrics = Metrics::new();
-    let client = feedmill::s3::client(&config.s3).await;
+    let accounts = feedmill::s3::Accounts::new(&config.s3).await;
     let (folder, intake, stop) = (
         world.folder().join(name),
         metrics.intake.clone(),
@@ -368,7 +372,7 @@ async fn sweeper(world: &World, name: &str) -> Sweeper<S3Storage, KafkaLedger> {
     });
     Sweeper {
         storage: Arc::new(S3Storage {
-            client,
+            accounts,
             stall: Duration::from_secs(30),
         }),
         ledger: Arc::new(ledger.await.unwrap()),
@@ -627,15 +631,55 @@ async fn a_listing_file_names_the_objects_to_take() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "puts 50,000 objects, which takes minutes; run it when the sweep's listing or its memory changes"]
-async fn fifty_thousand_real_objects_are_swept_in_flat_memory() {
+async fn a_listing_file_of_a_public_bucket_is_read_without_credentials() {
+    let (Some(stack), Some(second)) = (Stack::from_env(), SecondS3::shared().await) else {
+        return;
+    };
+    let gate = Gate::before(&second.endpoint).await;
+    let folder = format!("sweep-{}", uuid::Uuid::new_v4());
+    let settings = format!(
+        "{}[[sweep.lists]]\nlist = \"s3://{PUBLIC_BUCKET}/{folder}/files_list.data\"\nprefix = \"{folder}/\"\n\
+         [s3.buckets.{PUBLIC_BUCKET}]\nendpoint = {:?}\ncredentials = {{ anonymous = true }}\n\
+         [[feeds]]\nname = \"public\"\nmatch = \"s3://{PUBLIC_BUCKET}/**\"\nrecord = \"items/item\"\n\
+         [feeds.fields]\nid = \"@id\"\nname = \"name\"\nversion = \"version\"\n\
+         [output]\nkey = \"{{bucket}}/{{key}}.json\"\n",
+        sweeping("1s"),
+        gate.endpoint(),
+    );
+    let world = stack.world("publiclist").settings(&settings).create().await;
+    let put = async |name: &str, bytes: Vec<u8>| {
+        let key = format!("{folder}/{name}");
+        let put = second.store().put(PUBLIC_BUCKET, &key, bytes).await;
+        (key, put.expect("the second server serves"))
+    };
+    put("files_list.data", b"a.xml\n".to_vec()).await;
+    put("unnamed.xml", version(1).xml()).await;
+    let (key, etag) = put("a.xml", version(1).xml()).await;
+    let worker = start(&world, WorkerOptions::default()).await;
+    converted(&world, &key, &etag).await;
+    sweeps(&worker, 2).await;
+    assert!(world.settles_within(PATIENCE).await);
+    assert_eq!(events(&world).await, 1, "what is not named is not taken");
+    let requests = gate.requests(&folder);
+    let mut headers = requests.iter().flat_map(|request| &request.headers);
+    assert!(!headers.any(|header| header.starts_with("authorization")));
+    assert!(
+        requests
+            .iter()
+            .all(|request| !request.path.contains("list-type"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "puts 50,000 objects, which takes minutes; run it when the sweep's listing changes"]
+async fn fifty_thousand_real_objects_are_swept_and_announced_once() {
     const COUNT: usize = 50_000;
     let Some(stack) = Stack::from_env() else {
         return;
     };
-    let world = sweeping_world(&stack, "many", "1s").await;
+    let world = &sweeping_world(&stack, "many", "1s").await;
     let put = Instant::now();
-    put_all(&world, numbered(COUNT)).await;
+    put_all(world, numbered(COUNT)).await;
     println!("put in {:?}", put.elapsed());
     let mut worker = world.worker(WorkerOptions::default().args(&["--stages", "sweep"]));
     wait_until("two sweeps", 10 * PATIENCE, async || {
@@ -647,4 +691,8 @@ async fn fifty_thousand_real_objects_are_swept_in_flat_memory() {
     }
     assert!(worker.is_running());
     assert_eq!(world.lag().await, Some(COUNT), "each was announced once");
+    // More than the world has time to remove.
+    stream::iter(numbered(COUNT))
+        .for_each_concurrent(PUTS, |(key, _)| async move { world.delete(&key).await })
+        .await;
 }

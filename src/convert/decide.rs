@@ -6,7 +6,7 @@
 use super::state::Settled;
 use crate::{
     object::ETag,
-    topics::{Intent, ObjectEvent, Outcome},
+    topics::{Intent, ObjectEvent, Outcome, Output, Status},
 };
 
 /// What to do first.
@@ -23,6 +23,8 @@ pub enum Look {
 pub enum Wanted {
     /// Convert what is not settled.
     IfUnsettled,
+    /// Convert if the output is not the one the state names; what is settled of the source does not matter.
+    IfAltered,
     /// Convert in any case.
     InAnyCase,
 }
@@ -37,6 +39,7 @@ pub fn first_look(event: &ObjectEvent, state: Option<&Settled>, feed_matches: bo
         _ if !feed_matches => Look::Answer(Outcome::Ignored),
         Intent::Replay if letter_is_open => Look::Read(Wanted::InAnyCase),
         Intent::Reconvert if already_requested => Look::Answer(Outcome::Duplicate),
+        Intent::Reconvert if event.is_about_an_altered_output() => Look::Read(Wanted::IfAltered),
         Intent::Reconvert => Look::Read(Wanted::InAnyCase),
         // A replay or discard whose letter is closed is an ordinary event.
         Intent::Observe | Intent::Replay | Intent::Discard => {
@@ -64,11 +67,26 @@ pub fn found(
     current: &ETag,
 ) -> Found {
     match wanted {
-        Wanted::InAnyCase => Found::Convert,
+        Wanted::InAnyCase | Wanted::IfAltered => Found::Convert,
         Wanted::IfUnsettled if settled_etag(state) != Some(current) => Found::Convert,
         Wanted::IfUnsettled if event.etag.is_none() => Found::Settled(Outcome::Duplicate),
         Wanted::IfUnsettled => Found::Settled(Outcome::Superseded),
     }
+}
+
+/// The outputs that must stand as the state names them; one that differs is made again from what is in the bucket now.
+///
+/// None of a state that is not `converted`: a dead-lettered version can't be converted again, and each try would open
+/// another letter. None outside the present output bucket either: a bucket that was left may be gone.
+pub fn outputs_to_compare<'a>(
+    state: Option<&'a Settled>,
+    output_bucket: &str,
+) -> impl Iterator<Item = &'a Output> {
+    state
+        .filter(|state| state.status == Some(Status::Converted))
+        .into_iter()
+        .flat_map(|state| &state.outputs)
+        .filter(move |output| output.bucket == output_bucket)
 }
 
 fn settled_etag(state: Option<&Settled>) -> Option<&ETag> {
@@ -221,5 +239,55 @@ mod tests {
                 Look::Answer(Outcome::Duplicate)
             );
         }
+    }
+
+    #[test]
+    fn a_sweeps_request_looks_at_the_output_first_once_per_id_and_then_converts_whatever_is_settled()
+     {
+        let id = "altered-output:7:e1";
+        let event = asking(Intent::Reconvert, id, Some("A"));
+        let mut state = settled("A");
+        let look = first_look(&event, Some(&state), true);
+        assert_eq!(look, Look::Read(Wanted::IfAltered));
+        let found = found(&event, Some(&state), Wanted::IfAltered, &tag("A"));
+        assert_eq!(found, Found::Convert);
+        state.last_request_id = Some(id.into());
+        assert_eq!(
+            first_look(&event, Some(&state), true),
+            Look::Answer(Outcome::Duplicate)
+        );
+        // The id of any other intent means what it says there.
+        assert_eq!(
+            first_look(&asking(Intent::Replay, id, Some("B")), Some(&state), true),
+            Look::Read(Wanted::IfUnsettled)
+        );
+    }
+
+    #[test]
+    fn only_a_converted_states_outputs_in_the_present_bucket_are_compared() {
+        let output = |bucket: &str| Output {
+            bucket: bucket.into(),
+            key: "k.json".into(),
+            etag: tag("O"),
+            sha256: String::new(),
+            size: 1,
+            records: 1,
+        };
+        let compared = |status| {
+            let state = Settled {
+                status,
+                outputs: vec![output("old"), output("out")],
+                ..settled("A")
+            };
+            let outputs = outputs_to_compare(Some(&state), "out");
+            outputs.map(|output| output.bucket.clone()).collect()
+        };
+        let buckets: Vec<String> = compared(Some(Status::Converted));
+        assert_eq!(buckets, ["out"]);
+        for status in [None, Some(Status::DeadLettered), Some(Status::Discarded)] {
+            let buckets: Vec<String> = compared(status);
+            assert!(buckets.is_empty(), "{status:?}");
+        }
+        assert_eq!(outputs_to_compare(None, "out").count(), 0);
     }
 }

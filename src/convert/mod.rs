@@ -16,7 +16,6 @@ pub mod state;
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_s3::Client;
 use sha2::{Digest, Sha256};
 use tracing::info;
 
@@ -28,6 +27,7 @@ use crate::{
         StateBytes,
     },
     object::ObjectRef,
+    s3::Accounts,
     telemetry::{metrics::ConvertMetrics, trace::TraceContext},
     topics::{
         DecodeError, MESSAGE_BYTES, ObjectEvent, RejectedNotification, Topics, cut, decode, encode,
@@ -71,7 +71,7 @@ pub enum BuildError {
 
 /// The convert stage of one worker.
 pub struct Convert {
-    s3: Client,
+    s3: Accounts,
     router: Router,
     feeds: Vec<Feed>,
     template: KeyTemplate,
@@ -87,7 +87,7 @@ pub struct Convert {
 impl Convert {
     pub fn new(
         config: &Config,
-        s3: Client,
+        s3: Accounts,
         topics: &Topics,
         worker: String,
         metrics: ConvertMetrics,

@@ -16,9 +16,10 @@ use tokio::time::timeout;
 
 use super::state::hex;
 use crate::{
+    config,
     failure::chain,
     object::{ETag, ObjectRef},
-    s3::{Failure, S3Error},
+    s3::{Failure, S3Error, options},
 };
 
 /// What must stand at the output's key for a write to go through.
@@ -48,7 +49,7 @@ impl Expected {
 pub struct Target {
     pub bucket: String,
     pub key: String,
-    pub content_type: &'static str,
+    pub content_type: String,
     pub origin: Origin,
 }
 
@@ -222,6 +223,7 @@ const MAX_PARTS: i32 = 10_000;
 pub struct Upload<'a> {
     s3: &'a Client,
     target: &'a Target,
+    options: &'a config::Output,
     parts: Option<Parts>,
 }
 
@@ -231,10 +233,11 @@ struct Parts {
 }
 
 impl<'a> Upload<'a> {
-    pub fn new(s3: &'a Client, target: &'a Target) -> Self {
+    pub fn new(s3: &'a Client, target: &'a Target, options: &'a config::Output) -> Self {
         Self {
             s3,
             target,
+            options,
             parts: None,
         }
     }
@@ -278,13 +281,14 @@ impl<'a> Upload<'a> {
 
     async fn begin(&self) -> Result<Parts, WriteError> {
         let target = self.target;
-        let response = self
+        let request = self
             .s3
             .create_multipart_upload()
             .bucket(&target.bucket)
             .key(&target.key)
-            .content_type(target.content_type)
-            .set_metadata(Some(target.origin.metadata()))
+            .content_type(&target.content_type)
+            .set_metadata(Some(target.origin.metadata()));
+        let response = options::multipart(request, self.options)
             .send()
             .await
             .map_err(|error| S3Error::new("CreateMultipartUpload", &error))?;
@@ -330,16 +334,17 @@ impl<'a> Upload<'a> {
         let target = self.target;
         let mut metadata = target.origin.metadata();
         metadata.insert(SHA256.to_owned(), sha256.to_owned());
-        let response = self
+        let request = self
             .s3
             .put_object()
             .bucket(&target.bucket)
             .key(&target.key)
-            .content_type(target.content_type)
+            .content_type(&target.content_type)
             .set_metadata(Some(metadata))
             .set_if_match(expected.if_match())
             .set_if_none_match(expected.if_none_match())
-            .body(ByteStream::from(bytes))
+            .body(ByteStream::from(bytes));
+        let response = options::put(request, self.options)
             .send()
             .await
             .map_err(|error| S3Error::new("PutObject", &error))?;

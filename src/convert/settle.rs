@@ -120,8 +120,12 @@ impl Settling<'_> {
         expected: &mut Expected,
     ) -> Result<Ending, Again> {
         let stage = self.stage;
+        // An altered output is looked at before its source: if it is all right again, nothing is read.
+        if wanted == Wanted::IfAltered && !self.output_is_altered(feed, expected).await? {
+            return Ok(Ending::Duplicate);
+        }
         let source = match source::fetch(
-            &stage.s3,
+            stage.s3.of(self.object.bucket()),
             self.object,
             self.event.etag.as_ref(),
             stage.stall,
@@ -138,34 +142,36 @@ impl Settling<'_> {
         };
         if let Found::Settled(outcome) =
             decide::found(self.event, self.state, wanted, &source.version.etag)
+            && !self.output_is_altered(feed, expected).await?
         {
-            match self.altered_output().await? {
-                None => return Ok(found(outcome, source.version)),
-                // A killed worker wrote it; what is in the bucket now is converted in its place.
-                Some(standing) if *expected != Expected::Whatever => {
-                    *expected = Expected::Output(standing)
-                }
-                Some(_) => {}
-            }
+            return Ok(found(outcome, source.version));
         }
         self.convert(feed, source.version, source.body, expected)
             .await
     }
 
-    /// The ETag of an output that is there and is not the one the state names. An absent one is left alone: a consumer
-    /// may have taken it.
-    async fn altered_output(&self) -> Result<Option<ETag>, Again> {
-        if self.stage.output.layout == Layout::Versioned {
-            return Ok(None);
+    /// Whether an output is there that is not the one the state names: a killed worker wrote it, or a stranger, and what
+    /// is in the bucket now is converted in its place. An absent one is left alone: a consumer may have taken it.
+    async fn output_is_altered(&self, feed: &Feed, expected: &mut Expected) -> Result<bool, Again> {
+        let stage = self.stage;
+        if stage.output.layout == Layout::Versioned {
+            return Ok(false);
         }
-        for output in self.state.iter().flat_map(|state| &state.outputs) {
-            let standing = output::head(&self.stage.s3, &output.bucket, &output.key).await?;
-            if let Some(standing) = standing.filter(|standing| standing.etag != output.etag) {
-                info!(object = %self.object, output = output.key, "output is not the one that was settled; converting again");
-                return Ok(Some(standing.etag));
+        for output in decide::outputs_to_compare(self.state, &stage.output.bucket) {
+            let s3 = stage.s3.of(&output.bucket);
+            let standing = output::head(s3, &output.bucket, &output.key).await?;
+            let Some(standing) = standing.filter(|standing| standing.etag != output.etag) else {
+                continue;
+            };
+            info!(object = %self.object, output = output.key, "output is not the one that was settled; converting again");
+            // Under another template the new output goes elsewhere, and this one is no matter of that write.
+            let goes_here = output.key == stage.template.expand(self.object, &feed.name);
+            if goes_here && *expected != Expected::Whatever {
+                *expected = Expected::Output(standing.etag);
             }
+            return Ok(true);
         }
-        Ok(None)
+        Ok(false)
     }
 
     async fn convert(
@@ -186,7 +192,11 @@ impl Settling<'_> {
                 Refusal::new("output_key_too_long", message),
             ));
         }
-        let upload = Upload::new(&self.stage.s3, &target);
+        let upload = Upload::new(
+            self.stage.s3.of(&target.bucket),
+            &target,
+            &self.stage.output,
+        );
         let began = Instant::now();
         let converted =
             conversion::convert(feed.plan.clone(), body, upload, self.stage.part_bytes()).await;
@@ -262,8 +272,8 @@ impl Settling<'_> {
         sha256: &str,
         size: u64,
     ) -> Result<Refused, Again> {
-        let Some(standing) = output::head(&self.stage.s3, &target.bucket, &target.key).await?
-        else {
+        let s3 = self.stage.s3.of(&target.bucket);
+        let Some(standing) = output::head(s3, &target.bucket, &target.key).await? else {
             return Ok(Refused::StartOver(Expected::Nothing));
         };
         let named = self.named_output(&target.bucket, &target.key).is_some();
@@ -276,8 +286,7 @@ impl Settling<'_> {
                 Meaning::Other(etag) if self.stage.output.layout == Layout::Versioned => {
                     let (bucket, key) = (&target.bucket, &target.key);
                     Refused::EarlierAttempt(Written {
-                        sha256: output::hash(&self.stage.s3, bucket, key, &etag, self.stage.stall)
-                            .await?,
+                        sha256: output::hash(s3, bucket, key, &etag, self.stage.stall).await?,
                         size: standing.size,
                         etag,
                     })
@@ -321,7 +330,9 @@ impl Settling<'_> {
                 Layout::Mirror => key,
                 Layout::Versioned => format!("{key}/{}-{}.json", source.etag, self.event.id),
             },
-            content_type: feed.content_type,
+            content_type: (self.stage.output.content_type.as_deref())
+                .unwrap_or(feed.content_type)
+                .to_owned(),
             origin: Origin::new(self.object, &source.etag, &feed.mapping_hash),
         }
     }
@@ -329,7 +340,7 @@ impl Settling<'_> {
     /// Waiting does not bring an archived object back; but what is settled already, before it was archived, stays so.
     async fn archived(&self, wanted: Wanted, error: S3Error) -> Result<Ending, Again> {
         let (bucket, key) = (self.object.bucket(), self.object.key());
-        let Some(standing) = output::head(&self.stage.s3, bucket, key).await? else {
+        let Some(standing) = output::head(self.stage.s3.of(bucket), bucket, key).await? else {
             return Err(Again::Absent);
         };
         let version = Version {

@@ -33,6 +33,11 @@ pub struct NotificationTopic {
     metrics: IntakeMetrics,
 }
 
+/// The name of the stage that reads a topic, as it stands in its consumer group.
+pub fn stage_name(topic: &str) -> String {
+    format!("intake.{topic}")
+}
+
 impl NotificationTopic {
     pub fn new(name: &str, kafka: &Kafka, topics: &Topics, metrics: IntakeMetrics) -> Self {
         Self {
@@ -48,7 +53,7 @@ impl NotificationTopic {
     /// What the Kafka runtime needs to know of this stage; each topic has a group of its own.
     pub fn settings(&self) -> StageSettings {
         StageSettings {
-            name: format!("intake.{}", self.name).into(),
+            name: stage_name(&self.name).into(),
             input_topic: self.name.clone(),
             input: Input::Foreign,
             // There is no work: messages are answered as they are read.

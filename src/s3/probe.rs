@@ -18,7 +18,8 @@ use aws_sdk_s3::{
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use uuid::Uuid;
 
-use super::{Failure, S3Error};
+use super::{Failure, S3Error, options};
+use crate::config::Output;
 
 /// What is wrong, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,8 @@ pub enum Cause {
     Credentials,
     /// The credentials are known and may not do this.
     Denied,
+    /// The server does not store outputs the way the configuration asks.
+    Options,
     Region,
     Clock,
     /// The name of the server, or of the bucket before it, stands for no address.
@@ -77,6 +80,7 @@ impl Cause {
         match error.failure {
             Failure::NotFound | Failure::NoSuchBucket => Self::NoBucket,
             Failure::Denied => Self::Denied,
+            Failure::OptionRefused => Self::Options,
             _ if says(&["dns error", "lookup address"]) => Self::HostName,
             _ => Self::Unreachable,
         }
@@ -86,8 +90,9 @@ impl Cause {
         match self {
             Self::NoBucket => "make the bucket, or correct its name in the configuration",
             Self::Credentials | Self::Denied => {
-                "check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, a profile or a role) and the bucket's policy"
+                "check its credentials (s3.buckets, s3.credentials, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) and the bucket's policy"
             }
+            Self::Options => "correct these settings, or have the server allow them",
             Self::Region => {
                 "set s3.region (or AWS_REGION) to the bucket's region, and leave s3.endpoint out on AWS"
             }
@@ -97,7 +102,9 @@ impl Cause {
             Self::HostName => {
                 "check s3.endpoint; set s3.path_style = true when the server takes the bucket in the path only"
             }
-            Self::Unreachable => "check s3.endpoint and s3.region, and that the server is running",
+            Self::Unreachable => {
+                "check s3.endpoint and s3.region, or the bucket's own under s3.buckets, and that the server is running"
+            }
         }
     }
 }
@@ -188,28 +195,29 @@ impl Intercept for ServerClock {
 }
 
 /// Whether PUTs whose condition does not hold are refused, on a scratch key that is deleted again.
-pub async fn conditional_writes(s3: &Client, bucket: &str) -> Result<(), ProbeError> {
-    let mut scratch = Scratch::new(s3, bucket);
+pub async fn conditional_writes(s3: &Client, output: &Output) -> Result<(), ProbeError> {
+    let mut scratch = Scratch::new(s3, output);
     let verdict = scratch.try_conditions().await;
     // Best effort: a scratch object of a few bytes does no harm.
     let _ = scratch.remove().await;
     verdict
 }
 
-/// A scratch object. Whoever wrote it calls [`Scratch::remove`].
+/// A scratch object. Whoever wrote it calls [`Scratch::remove`]. It is written as outputs are: a policy may demand their
+/// encryption, and an option that the server refuses is found out here.
 pub struct Scratch {
     s3: Client,
-    bucket: String,
+    output: Output,
     key: String,
     /// In a bucket with versioning every PUT makes one, and only naming it deletes it.
     versions: Vec<String>,
 }
 
 impl Scratch {
-    pub fn new(s3: &Client, bucket: &str) -> Self {
+    pub fn new(s3: &Client, output: &Output) -> Self {
         Self {
             s3: s3.clone(),
-            bucket: bucket.to_owned(),
+            output: output.clone(),
             key: format!(".feedmill-probe/{}", Uuid::new_v4()),
             versions: Vec::new(),
         }
@@ -240,13 +248,17 @@ impl Scratch {
 
     /// Reads it back.
     pub async fn read(&self) -> Result<(), S3Error> {
-        read_a_byte(&self.s3, &self.bucket, &self.key).await
+        read_a_byte(&self.s3, &self.output.bucket, &self.key).await
     }
 
     /// Deletes it with all its versions. Deleting what is not there is no failure.
     pub async fn remove(&self) -> Result<(), S3Error> {
         let delete = |version: Option<String>| async {
-            let request = self.s3.delete_object().bucket(&self.bucket).key(&self.key);
+            let request = self
+                .s3
+                .delete_object()
+                .bucket(&self.output.bucket)
+                .key(&self.key);
             let deleted = request.set_version_id(version).send().await;
             deleted
                 .map(drop)
@@ -269,7 +281,8 @@ impl Scratch {
         &mut self,
         condition: impl FnOnce(PutObjectFluentBuilder) -> PutObjectFluentBuilder,
     ) -> Result<(), S3Error> {
-        let put = self.s3.put_object().bucket(&self.bucket).key(&self.key);
+        let put = self.s3.put_object().bucket(&self.output.bucket);
+        let put = options::put(put.key(&self.key), &self.output);
         let put = put.body(ByteStream::from_static(b"probe"));
         let answer = condition(put)
             .send()
@@ -287,7 +300,7 @@ impl Scratch {
     ) -> Result<(), ProbeError> {
         match self.put(apply).await {
             Ok(()) => Err(ProbeError::Unfenced {
-                bucket: self.bucket.clone(),
+                bucket: self.output.bucket.clone(),
                 condition,
             }),
             Err(error) => match error.failure {
@@ -299,7 +312,7 @@ impl Scratch {
 
     fn failed(&self, source: S3Error) -> ProbeError {
         ProbeError::Write {
-            bucket: self.bucket.clone(),
+            bucket: self.output.bucket.clone(),
             source,
         }
     }

@@ -111,7 +111,7 @@ impl Candidate {
 
     /// The id names the state and what stands in its place, so that convert can look again before it does the work.
     fn altered_output(&self, settled: &Settled, seen: &ETag) -> Announcement {
-        let id = format!("{ALTERED_OUTPUT}:{}:{seen}", settled.generation);
+        let id = format!("{ALTERED_OUTPUT}{}:{seen}", settled.generation);
         Announcement {
             kind: Kind::AlteredOutput,
             mark: id.clone(),

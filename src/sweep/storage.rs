@@ -7,7 +7,6 @@
 use std::{future::Future, ops::Range, time::Duration};
 
 use aws_sdk_s3::{
-    Client,
     operation::list_objects_v2::ListObjectsV2Output,
     types::{EncodingType, Object},
 };
@@ -16,7 +15,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{
     object::{ETag, ObjectRef},
-    s3::{Failure, S3Error},
+    s3::{Accounts, Failure, S3Error},
     topics::Millis,
 };
 
@@ -79,7 +78,7 @@ pub trait Storage: Send + Sync + 'static {
 
 /// The real servers.
 pub struct S3Storage {
-    pub client: Client,
+    pub accounts: Accounts,
     /// Longest wait for the body of a range.
     pub stall: Duration,
 }
@@ -91,7 +90,8 @@ impl Storage for S3Storage {
         prefix: &str,
         from: Option<&Cursor>,
     ) -> Result<Page, S3Error> {
-        let request = self.client.list_objects_v2().bucket(bucket).prefix(prefix);
+        let request = self.accounts.of(bucket).list_objects_v2();
+        let request = request.bucket(bucket).prefix(prefix);
         let request = match from {
             None => request,
             Some(Cursor::Token(token)) => request.continuation_token(token),
@@ -102,7 +102,7 @@ impl Storage for S3Storage {
     }
 
     async fn head(&self, object: &ObjectRef) -> Result<Option<Listed>, S3Error> {
-        let request = self.client.head_object();
+        let request = self.accounts.of(object.bucket()).head_object();
         let request = request.bucket(object.bucket()).key(object.key());
         let head = match request.send().await {
             Ok(head) => head,
@@ -136,7 +136,7 @@ impl Storage for S3Storage {
         etag: &ETag,
         range: Range<u64>,
     ) -> Result<Bytes, S3Error> {
-        let request = self.client.get_object();
+        let request = self.accounts.of(object.bucket()).get_object();
         let answer = request
             .bucket(object.bucket())
             .key(object.key())

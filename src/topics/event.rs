@@ -5,10 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::{Id, Millis, avro::topic_record};
 use crate::object::{ETag, ObjectRef, ObjectRefError};
 
-/// How the request id of a [`Intent::Reconvert`] begins when it is about an output that is not the one that was written;
-/// `:generation` of the state and `:etag` of what stands there follow.
-pub const ALTERED_OUTPUT: &str = "altered-output";
-
 /// What an event asks for. All but `observe` count only while their id does: see [`ObjectEvent::intent_id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,6 +19,11 @@ pub enum Intent {
     /// Close this dead letter while it is open.
     Discard,
 }
+
+/// How the id of a `reconvert` begins when the sweep saw an output that is not the state's; `<generation>:<etag seen>`
+/// follow. Convert does the work only if a HEAD still shows an output that differs from the state's, otherwise the event
+/// is a duplicate.
+pub const ALTERED_OUTPUT: &str = "altered-output:";
 
 /// An attempt that failed for a reason that may pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,12 @@ impl ObjectEvent {
             history: Vec::new(),
             trace_parent: None,
         }
+    }
+
+    /// Whether it asks for an output to be made again that was seen to be altered: see [`ALTERED_OUTPUT`].
+    pub fn is_about_an_altered_output(&self) -> bool {
+        let id = self.intent_id.as_deref().unwrap_or_default();
+        self.intent == Intent::Reconvert && id.starts_with(ALTERED_OUTPUT)
     }
 
     /// The object it is about; an error when a foreign producer wrote names outside S3's limits.

@@ -21,7 +21,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 pub use process::Finished;
-pub use s3::Stored;
+pub use s3::{Store, Stored};
 pub use stack::Stack;
 pub use worker::{Signal, Worker, WorkerOptions};
 pub use world::{World, WorldBuilder};

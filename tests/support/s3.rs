@@ -28,6 +28,8 @@ pub struct Stored {
     pub bytes: Vec<u8>,
     pub etag: ETag,
     pub metadata: HashMap<String, String>,
+    pub content_type: Option<String>,
+    pub cache_control: Option<String>,
 }
 
 /// One entry of a listing.
@@ -39,7 +41,6 @@ pub struct Listed {
 
 impl Store {
     pub fn connect(endpoint: &str) -> Self {
-        let variable = |name, default: &str| env::var(name).unwrap_or_else(|_| default.into());
         let credentials = Credentials::new(
             variable("AWS_ACCESS_KEY_ID", "test"),
             variable("AWS_SECRET_ACCESS_KEY", "test"),
@@ -47,6 +48,11 @@ impl Store {
             None,
             "environment",
         );
+        Self::connect_as(endpoint, credentials)
+    }
+
+    /// With other credentials than those of the environment.
+    pub fn connect_as(endpoint: &str, credentials: Credentials) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
@@ -103,12 +109,16 @@ impl Store {
         };
         let etag = etag(answer.e_tag())?;
         let metadata = answer.metadata().cloned().unwrap_or_default();
+        let content_type = answer.content_type().map(str::to_owned);
+        let cache_control = answer.cache_control().map(str::to_owned);
         let body = tokio::time::timeout(OPERATION_TIMEOUT, answer.body.collect()).await;
         let bytes = body.context("the body does not end")??.to_vec();
         Ok(Some(Stored {
             bytes,
             etag,
             metadata,
+            content_type,
+            cache_control,
         }))
     }
 
@@ -141,6 +151,10 @@ impl Store {
             .with_context(|| format!("delete bucket {bucket}"))?;
         Ok(())
     }
+}
+
+fn variable(name: &str, default: &str) -> String {
+    env::var(name).unwrap_or_else(|_| default.into())
 }
 
 fn decoded(key: &str) -> Result<String> {

@@ -318,17 +318,21 @@ impl Kafkas<'_> {
         topics: &[(String, Described)],
         report: &mut Report,
     ) -> Result<(), Failure> {
-        let missing: Vec<&str> = topics
+        let mut specs = layout::specs(self.kafka);
+        let is_own = |name: &str| specs.iter().any(|spec| spec.name == name);
+        let (own, others): (Vec<&str>, Vec<&str>) = topics
             .iter()
             .filter(|(_, described)| described.as_ref().is_err_and(is_missing))
             .map(|(name, _)| name.as_str())
-            .collect();
-        if !missing.is_empty() {
-            let verdict = Verdict::failed(format!("not there: {}", missing.join(", ")));
-            report.add("kafka.topics", "", verdict.remedy("feedmill topics create"))?;
+            .partition(|name| is_own(name));
+        for (missing, remedy) in [(&own, "feedmill topics create"), (&others, NOT_OURS)] {
+            if !missing.is_empty() {
+                let verdict = Verdict::failed(format!("not there: {}", missing.join(", ")));
+                report.add("kafka.topics", "", verdict.remedy(remedy))?;
+            }
         }
+        let known = topics.iter().filter(|(name, _)| is_own(name)).count();
         // Whether the others fit can be seen only of those whose settings may be read.
-        let mut specs = layout::specs(self.kafka);
         specs.retain(|spec| {
             topics.iter().any(|(name, described)| {
                 let operations = described.as_ref().map(|topic| &topic.operations);
@@ -336,7 +340,7 @@ impl Kafkas<'_> {
                     && operations.is_ok_and(|is| is.contains(&Operation::DescribeConfigs))
             })
         });
-        let (seen, hidden) = (specs.len(), topics.len() - missing.len() - specs.len());
+        let (seen, hidden) = (specs.len(), known - own.len() - specs.len());
         if hidden > 0 {
             let verdict = Verdict::skipped(format!("{hidden} of them may not be described"));
             report.add("kafka.topics", "", verdict)?;
@@ -381,6 +385,9 @@ const OLD_BROKERS: &str =
     "feedmill needs topic ids, which Kafka has since 2.8: upgrade the brokers";
 
 const LOOK_AT_SECURITY: &str = "compare [kafka.security] with the broker's listener";
+
+const NOT_OURS: &str =
+    "make the topic that the S3 server writes its notifications to, or correct intake.topics";
 
 const TRANSACTION_LOG: &str = "look at the broker's log; with fewer than 3 brokers it needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1";
 

@@ -7,6 +7,7 @@ use crate::{
     app::Stage,
     config::Config,
     convert,
+    intake::topic,
     kafka::admin::Operation::{self, Describe, DescribeConfigs, Read, Write},
     sweep,
     topics::{Topics, layout},
@@ -36,7 +37,7 @@ impl Needs {
         let topics = Topics::with_prefix(&config.kafka.topic_prefix);
         for stage in stages {
             match stage {
-                Stage::Intake => needs.intake(&topics),
+                Stage::Intake => needs.intake(&topics, config),
                 Stage::Sweep if config.sweep.enabled => needs.sweep(&topics, &config.kafka.group),
                 Stage::Sweep => {}
                 Stage::Convert => needs.convert(&topics, &config.kafka.group),
@@ -46,9 +47,13 @@ impl Needs {
     }
 
     /// The idempotent producer needs no more than Write on a topic, since Kafka 3.0 (KIP-679).
-    fn intake(&mut self, topics: &Topics) {
+    fn intake(&mut self, topics: &Topics, config: &Config) {
         self.topic(&topics.events, &[Write]);
         self.topic(&topics.rejected_notifications, &[Write]);
+        for topic in &config.intake.topics {
+            self.topic(topic, &[Describe, Read]);
+            self.runs_on_kafka(&config.kafka.group, &topic::stage_name(topic));
+        }
     }
 
     fn sweep(&mut self, topics: &Topics, group: &str) {
@@ -76,11 +81,16 @@ impl Needs {
         self.topic(&topics.results, &[Write]);
         self.topic(&topics.dead_letters, &[Write]);
         self.topic(&topics.rejected_notifications, &[Write]);
-        let group = format!("{group}.{}", convert::STAGE);
-        self.transactional_ids.insert(format!("{group}-"));
-        self.groups.entry(group).or_default().insert(Read);
+        self.runs_on_kafka(group, convert::STAGE);
         self.reads_inputs = true;
         self.writes_outputs = true;
+    }
+
+    /// A stage on the exactly-once runtime: its group, its transactional ids, and a state folder.
+    fn runs_on_kafka(&mut self, group: &str, stage: &str) {
+        let group = format!("{group}.{stage}");
+        self.transactional_ids.insert(format!("{group}-"));
+        self.groups.entry(group).or_default().insert(Read);
         self.keeps_state = true;
     }
 

@@ -24,7 +24,7 @@ use crate::{
     failure::Failure,
     object::ObjectRef,
     s3::{
-        self, S3Error,
+        self, Accounts, S3Error,
         probe::{self, Cause, ProbeError, Scratch, ServerClock},
     },
 };
@@ -51,10 +51,10 @@ pub async fn check(
         report.add("s3", "", verdict)?;
         return Ok(());
     }
-    let s3 = s3::client(&config.s3).await;
+    let accounts = Accounts::new(&config.s3).await;
     let mut clocks = BTreeMap::new();
     for (bucket, prefixes) in inputs(config) {
-        let bucket = Bucket::new(&s3, &bucket);
+        let bucket = Bucket::new(accounts.of(&bucket), &bucket);
         if bucket.check_list(report).await? {
             bucket.check_get(config, &prefixes, report).await?;
         } else {
@@ -62,7 +62,7 @@ pub async fn check(
         }
         clocks.insert(bucket.name, bucket.clock);
     }
-    let output = Bucket::new(&s3, &config.output.bucket);
+    let output = Bucket::new(accounts.of(&config.output.bucket), &config.output.bucket);
     match config.output.bucket.is_empty() {
         true => {
             report.add("s3.put", "", Verdict::skipped("output.bucket is not set"))?;
@@ -203,7 +203,10 @@ impl Bucket {
         }
         let conditional = config.output.conditional_writes;
         // On its own feet: what was written is deleted, whoever stops waiting.
-        let tried = cleanups.spawn(try_scratch(Scratch::new(&self.s3, &self.name), conditional));
+        let tried = cleanups.spawn(try_scratch(
+            Scratch::new(&self.s3, &config.output),
+            conditional,
+        ));
         let tried = report.wait("s3.put", &self.name, LIMIT * 3, tried).await;
         match tried {
             Ok(Ok(tried)) => self.add_tried(&tried, conditional, report)?,
