@@ -12,10 +12,14 @@ use aws_sdk_s3::types::EncodingType;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use feedmill::object::ETag;
+use futures::{TryStreamExt, stream};
 use percent_encoding::percent_decode_str;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Objects removed at a time.
+const DELETES: usize = 16;
 
 #[derive(Clone)]
 pub struct Store {
@@ -142,9 +146,11 @@ impl Store {
 
     /// Removes a bucket and everything in it.
     pub async fn remove_bucket(&self, bucket: &str) -> Result<()> {
-        for object in self.list(bucket).await? {
-            self.delete(bucket, &object.key).await?;
-        }
+        stream::iter(self.list(bucket).await?.into_iter().map(Ok))
+            .try_for_each_concurrent(DELETES, |object| async move {
+                self.delete(bucket, &object.key).await
+            })
+            .await?;
         let request = self.client.delete_bucket().bucket(bucket).send();
         request
             .await
