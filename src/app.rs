@@ -9,14 +9,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, matcher::FeedMatch},
-    convert::Convert,
+    config::{Config, Sources},
+    convert::{Convert, Feeds},
     failure::Failure,
     intake::{
         publish::Publisher,
         webhook::{self, WebhookState},
     },
     kafka::{Runtime, RuntimeError, StateFolder, Status, admin::Admin},
+    live::Live,
+    reload::{Part, Reload},
     s3::{self, probe},
     shutdown,
     telemetry::{
@@ -38,13 +40,17 @@ pub enum Stage {
 /// Longest wait for a connection or a Kafka call that is under way when everything else has ended.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Runs the stages until a signal or a failure.
-pub async fn run(config: Config, stages: &BTreeSet<Stage>) -> Result<(), Failure> {
+/// Runs the stages until a signal or a failure; `sources` is where `config` comes from, and its changes.
+pub async fn run(
+    config: Config,
+    sources: Sources,
+    stages: &BTreeSet<Stage>,
+) -> Result<(), Failure> {
     let shutdown = shutdown::on_signal().map_err(|error| Failure::bug("handle signals", error))?;
     tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
-        started = start(config, stages, shutdown.clone()) => started?.ended(shutdown.clone()).await,
+        started = start(config, sources, stages, shutdown.clone()) => started?.ended(shutdown.clone()).await,
     }
 }
 
@@ -71,30 +77,46 @@ impl Running {
 
 async fn start(
     config: Config,
+    sources: Sources,
     stages: &BTreeSet<Stage>,
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
+    let metrics = Metrics::new();
+    let reload = Reload::new(sources, &config, metrics.reload.clone())
+        .map_err(|error| Failure::bug("handle SIGHUP", error))?;
     check_topics(&config).await?;
     let topics = Topics::with_prefix(&config.kafka.topic_prefix);
-    let metrics = Metrics::new();
+    let feeds = Feeds::compile(&config)
+        .map_err(|error| Failure::usage(anyhow!(error).context("compile the feeds")))?;
+    let feeds = Arc::new(Live::new(feeds));
     let mut tasks = JoinSet::new();
     let mut runtimes = Vec::new();
     if stages.contains(&Stage::Convert) {
         let (name, status) =
-            start_convert(&config, &topics, &metrics, &shutdown, &mut tasks).await?;
+            start_convert(&config, &feeds, &topics, &metrics, &shutdown, &mut tasks).await?;
         runtimes.push((name, status));
     }
     if stages.contains(&Stage::Intake) {
         start_intake(&config, &topics, &metrics, &shutdown, &mut tasks).await?;
     }
-    start_admin(
-        &config,
-        AdminState { metrics, runtimes },
-        &shutdown,
-        &mut tasks,
-    )
-    .await?;
+    let reload = reload
+        .part(Part::new(feeds, compile_feeds))
+        .probing_buckets(stages.contains(&Stage::Convert));
+    let state = AdminState {
+        metrics,
+        runtimes,
+        reload: reload.status(),
+    };
+    start_admin(&config, state, &shutdown, &mut tasks).await?;
+    tasks.spawn(async move {
+        reload.run(shutdown).await;
+        Ok(())
+    });
     Ok(Running { tasks })
+}
+
+async fn compile_feeds(config: Arc<Config>) -> anyhow::Result<Feeds> {
+    Ok(tokio::task::spawn_blocking(move || Feeds::compile(&config)).await??)
 }
 
 /// Every start checks that the topics are there and fit.
@@ -116,6 +138,7 @@ async fn check_topics(config: &Config) -> Result<(), Failure> {
 
 async fn start_convert(
     config: &Config,
+    feeds: &Arc<Live<Feeds>>,
     topics: &Topics,
     metrics: &Metrics,
     shutdown: &CancellationToken,
@@ -125,8 +148,15 @@ async fn start_convert(
     check_buckets(config, &s3).await?;
     let folder = StateFolder::claim(&config.state.dir).map_err(Failure::service)?;
     info!(folder = %folder.path().display(), worker = folder.worker(), "state folder");
-    let stage = Convert::new(config, s3, topics, folder.worker(), metrics.convert.clone())
-        .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))?;
+    let stage = Convert::new(
+        config,
+        Arc::clone(feeds),
+        s3,
+        topics,
+        folder.worker(),
+        metrics.convert.clone(),
+    )
+    .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))?;
     let settings = Convert::settings(&config.convert, topics);
     let name = settings.name;
     let runtime = Runtime::new(
@@ -158,12 +188,7 @@ async fn start_convert(
 
 /// The buckets are there, and outputs can be fenced.
 async fn check_buckets(config: &Config, s3: &Client) -> Result<(), Failure> {
-    let inputs: BTreeSet<String> = config
-        .feeds
-        .iter()
-        .filter_map(|feed| FeedMatch::parse(&feed.r#match).ok())
-        .map(|feed| feed.bucket().to_owned())
-        .collect();
+    let inputs = config.input_buckets();
     for bucket in inputs.iter().chain([&config.output.bucket]) {
         probe::bucket(s3, bucket).await.map_err(Failure::service)?;
     }

@@ -20,8 +20,8 @@
 //! * [`feed`]: the conversion engine: bytes to JSON; knows nothing of Kafka and S3
 //! * [`s3`]: the client, and what its errors mean
 //!
-//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`failure`] (exit codes), [`shutdown`], [`telemetry`], [`object`] (names and
-//! ETags), [`faults`] (what tests may break).
+//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`failure`] (exit codes), [`shutdown`], [`telemetry`], [`reload`] (a new configuration
+//! without a restart) of [`live`] values, [`object`] (names and ETags), [`faults`] (what tests may break).
 
 pub mod app;
 pub mod cli;
@@ -32,7 +32,9 @@ pub mod faults;
 pub mod feed;
 pub mod intake;
 pub mod kafka;
+pub mod live;
 pub mod object;
+pub mod reload;
 pub mod s3;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,7 +1,7 @@
 //! Which feed an object belongs to.
 //!
-//! In: the feeds' `match` texts, `s3://bucket/glob`. Out: a [`Router`] that names the first feed whose match fits, in one
-//! pass over the key however many feeds there are.
+//! In: the feeds' `match` texts, `s3://bucket/glob`, and `intake.exclude`. Out: a [`Router`] that names the first feed whose
+//! match fits, in one pass over the key however many feeds there are.
 //!
 //! The bucket is literal. In the key `*` stays within a `/`, `**` crosses it, `{a,b}` chooses, and a backslash takes the
 //! next character literally. `?` and `[ab]` stand for one byte, which is one character only in ASCII.
@@ -12,10 +12,11 @@ use globset::{Glob, GlobBuilder, GlobSet};
 
 use crate::object::{ObjectRef, ObjectRefError};
 
-use super::Feed;
+use super::Config;
+use super::exclude::Excludes;
 
 /// Characters that mean something in a glob.
-const META: [char; 8] = ['*', '?', '[', ']', '{', '}', ',', '\\'];
+pub(super) const META: [char; 8] = ['*', '?', '[', ']', '{', '}', ',', '\\'];
 
 /// A feed's parsed `match`.
 #[derive(Clone, Debug)]
@@ -94,20 +95,59 @@ impl FeedMatch {
         }
     }
 
+    /// Whether this match takes the object.
+    pub fn takes(&self, object: &ObjectRef) -> bool {
+        self.bucket == object.bucket() && self.glob.compile_matcher().is_match(object.key())
+    }
+
+    pub(super) fn glob(&self) -> &str {
+        self.glob.glob()
+    }
+
+    /// The folder that a match takes whole, `nsx/` for `nsx/**` and nothing for `**`; `None` when it takes something else.
+    pub(super) fn whole_folder(&self) -> Option<&str> {
+        let folder = self.glob.glob().strip_suffix("**")?;
+        let is_whole = folder.is_empty() || folder.ends_with('/');
+        (is_whole && !folder.contains(META)).then_some(folder)
+    }
+
     /// Whether this match certainly takes everything that the other takes. Sees equal globs and whole folders (`a/**`);
     /// `false` means not seen, not disproved.
     pub(super) fn covers(&self, other: &Self) -> bool {
-        let folder = self.glob.glob().strip_suffix("**");
         self.bucket == other.bucket
             && (self.glob.glob() == other.glob.glob()
-                || folder.is_some_and(|folder| {
-                    let whole = folder.is_empty() || folder.ends_with('/');
-                    whole && !folder.contains(META) && other.prefix().starts_with(folder)
-                }))
+                || self
+                    .whole_folder()
+                    .is_some_and(|folder| other.prefix().starts_with(folder)))
+    }
+
+    /// Whether both may take one object. Certain in its no, careful in its yes.
+    pub(super) fn may_overlap(&self, other: &Self) -> bool {
+        self.bucket == other.bucket
+            && one_begins_the_other(self.prefix(), other.prefix())
+            && one_ends_the_other(self.suffix(), other.suffix())
+    }
+
+    /// Whether a glob of keys, in whatever bucket, certainly takes everything that this match takes.
+    pub(super) fn is_covered_by(&self, glob: Glob) -> bool {
+        let is_one_key = !self.glob.glob().contains(META);
+        if is_one_key {
+            return glob.compile_matcher().is_match(self.glob.glob());
+        }
+        let bucket = self.bucket.clone();
+        Self { bucket, glob }.covers(self)
     }
 }
 
-fn compile(glob: &str) -> Result<Glob, MatchError> {
+pub(super) fn one_begins_the_other(a: &str, b: &str) -> bool {
+    a.starts_with(b) || b.starts_with(a)
+}
+
+pub(super) fn one_ends_the_other(a: &str, b: &str) -> bool {
+    a.ends_with(b) || b.ends_with(a)
+}
+
+pub(super) fn compile(glob: &str) -> Result<Glob, MatchError> {
     let mut brackets = glob
         .split('[')
         .skip(1)
@@ -129,6 +169,7 @@ fn compile(glob: &str) -> Result<Glob, MatchError> {
 #[derive(Clone, Debug)]
 pub struct Router {
     buckets: HashMap<String, BucketFeeds>,
+    excludes: Excludes,
 }
 
 #[derive(Clone, Debug)]
@@ -139,10 +180,15 @@ struct BucketFeeds {
 }
 
 impl Router {
-    /// Indices are those of `feeds`.
-    pub fn new(feeds: &[Feed]) -> Result<Self, MatchError> {
+    /// Indices are those of `config.feeds`; feeds that are off take nothing.
+    pub fn new(config: &Config) -> Result<Self, MatchError> {
         let mut globs: HashMap<String, Vec<(usize, Glob)>> = HashMap::new();
-        for (index, feed) in feeds.iter().enumerate() {
+        for (index, feed) in config
+            .feeds
+            .iter()
+            .enumerate()
+            .filter(|(_, feed)| feed.enabled)
+        {
             let FeedMatch { bucket, glob } = FeedMatch::parse(&feed.r#match)?;
             globs.entry(bucket).or_default().push((index, glob));
         }
@@ -150,14 +196,17 @@ impl Router {
             .into_iter()
             .map(|(bucket, globs)| Ok((bucket.clone(), BucketFeeds::new(bucket, globs)?)))
             .collect::<Result<_, MatchError>>()?;
-        Ok(Self { buckets })
+        Ok(Self {
+            buckets,
+            excludes: Excludes::new(&config.intake.exclude)?,
+        })
     }
 
-    /// The first feed whose match fits the object.
+    /// The first feed whose match fits the object; none for an excluded key.
     pub fn find(&self, object: &ObjectRef) -> Option<usize> {
         let bucket = self.buckets.get(object.bucket())?;
         let first = bucket.globs.matches(object.key()).into_iter().min()?;
-        Some(bucket.feeds[first])
+        (!self.excludes.takes(object)).then(|| bucket.feeds[first])
     }
 }
 
@@ -177,14 +226,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::testing;
+    use crate::config::{Feed, testing};
 
     fn router(matches: &[&str]) -> Router {
-        let feeds: Vec<Feed> = matches
-            .iter()
-            .map(|text| testing::feed("any", text))
-            .collect();
-        Router::new(&feeds).unwrap()
+        let feeds = matches.iter().map(|text| testing::feed("any", text));
+        Router::new(&Config {
+            feeds: feeds.collect(),
+            ..Config::default()
+        })
+        .unwrap()
     }
 
     fn find(router: &Router, bucket: &str, key: &str) -> Option<usize> {
@@ -199,6 +249,21 @@ mod tests {
         assert_eq!(find(&router, "a", "x.csv"), Some(3));
         assert_eq!(find(&router, "b", "nsx/x.xml"), Some(1));
         assert_eq!(find(&router, "c", "nsx/x.xml"), None);
+    }
+
+    #[test]
+    fn excluded_keys_and_feeds_that_are_off_are_passed_over() {
+        let off = Feed {
+            enabled: false,
+            ..testing::feed("off", "s3://a/nsx/**")
+        };
+        let router = Router::new(&Config {
+            feeds: vec![off, testing::feed("all", "s3://a/**")],
+            ..Config::default()
+        })
+        .unwrap();
+        assert_eq!(find(&router, "a", "nsx/x.xml"), Some(1));
+        assert_eq!(find(&router, "a", "nsx/x.xml.tmp"), None);
     }
 
     #[test]
