@@ -7,8 +7,9 @@
 //! next character literally. `?` and `[ab]` stand for one byte, which is one character only in ASCII.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
-use globset::{Glob, GlobBuilder, GlobSet};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 
 use crate::object::{ObjectRef, ObjectRefError};
 
@@ -17,6 +18,9 @@ use super::exclude::Excludes;
 
 /// Characters that mean something in a glob.
 pub(super) const META: [char; 8] = ['*', '?', '[', ']', '{', '}', ',', '\\'];
+
+/// Longest glob. What it compiles to grows with it, and a key has no more than 1,024 bytes.
+const MAX_GLOB_BYTES: usize = 4_096;
 
 /// A feed's parsed `match`.
 #[derive(Clone, Debug)]
@@ -45,8 +49,8 @@ pub enum MatchError {
     WideBrackets(String),
     #[error("the glob {glob:?} cannot be read: {reason}")]
     Glob { glob: String, reason: String },
-    #[error("the globs for bucket {bucket} are too large together: {reason}")]
-    TooLarge { bucket: String, reason: String },
+    #[error("the glob has {0} bytes, more than {MAX_GLOB_BYTES}")]
+    LongGlob(usize),
 }
 
 impl FeedMatch {
@@ -93,6 +97,12 @@ impl FeedMatch {
             true => suffix.strip_prefix('/').unwrap_or(suffix),
             false => suffix,
         }
+    }
+
+    /// The folder of every key of this match, as far as it is known: `nsx/` for `nsx/*.xml`, nothing for `*.xml`.
+    fn folder(&self) -> &str {
+        let end = ends_of_folders(self.prefix()).last().unwrap_or(0);
+        &self.prefix()[..end]
     }
 
     /// Whether this match takes the object.
@@ -148,6 +158,9 @@ pub(super) fn one_ends_the_other(a: &str, b: &str) -> bool {
 }
 
 pub(super) fn compile(glob: &str) -> Result<Glob, MatchError> {
+    if glob.len() > MAX_GLOB_BYTES {
+        return Err(MatchError::LongGlob(glob.len()));
+    }
     let mut brackets = glob
         .split('[')
         .skip(1)
@@ -172,30 +185,48 @@ pub struct Router {
     excludes: Excludes,
 }
 
+/// One bucket's feeds, by the folder that a match begins with, up to its first wildcard. Partners have a folder each as a
+/// rule, so that of thousands of globs the few that may fit are tried.
+type BucketFeeds = HashMap<String, Vec<Candidate>>;
+
 #[derive(Clone, Debug)]
-struct BucketFeeds {
-    globs: GlobSet,
-    /// By the number of the glob in the set, the feed's number in the configuration; ascending.
-    feeds: Vec<usize>,
+struct Candidate {
+    /// The feed's number in the configuration; ascending within a folder.
+    feed: usize,
+    source: FeedMatch,
+    /// Compiled when a key comes that has the match's ends: most of thousands never see one, and a start need not wait.
+    matcher: OnceLock<GlobMatcher>,
+}
+
+impl Candidate {
+    fn takes(&self, key: &str) -> bool {
+        let glob = &self.source.glob;
+        key.starts_with(self.source.prefix())
+            && key.ends_with(self.source.suffix())
+            && self
+                .matcher
+                .get_or_init(|| glob.compile_matcher())
+                .is_match(key)
+    }
 }
 
 impl Router {
     /// Indices are those of `config.feeds`; feeds that are off take nothing.
     pub fn new(config: &Config) -> Result<Self, MatchError> {
-        let mut globs: HashMap<String, Vec<(usize, Glob)>> = HashMap::new();
-        for (index, feed) in config
-            .feeds
-            .iter()
-            .enumerate()
-            .filter(|(_, feed)| feed.enabled)
-        {
-            let FeedMatch { bucket, glob } = FeedMatch::parse(&feed.r#match)?;
-            globs.entry(bucket).or_default().push((index, glob));
+        let mut buckets: HashMap<String, BucketFeeds> = HashMap::new();
+        for (index, feed) in config.feeds.iter().enumerate() {
+            if !feed.enabled {
+                continue;
+            }
+            let source = FeedMatch::parse(&feed.r#match)?;
+            let folders = buckets.entry(source.bucket.clone()).or_default();
+            let candidates = folders.entry(source.folder().to_owned()).or_default();
+            candidates.push(Candidate {
+                feed: index,
+                source,
+                matcher: OnceLock::new(),
+            });
         }
-        let buckets = globs
-            .into_iter()
-            .map(|(bucket, globs)| Ok((bucket.clone(), BucketFeeds::new(bucket, globs)?)))
-            .collect::<Result<_, MatchError>>()?;
         Ok(Self {
             buckets,
             excludes: Excludes::new(&config.intake.exclude)?,
@@ -205,24 +236,24 @@ impl Router {
     /// The first feed whose match fits the object; none for an excluded key.
     pub fn find(&self, object: &ObjectRef) -> Option<usize> {
         let bucket = self.buckets.get(object.bucket())?;
-        let first = bucket.globs.matches(object.key()).into_iter().min()?;
-        (!self.excludes.takes(object)).then(|| bucket.feeds[first])
+        let key = object.key();
+        let first = ends_of_folders(key)
+            .filter_map(|end| bucket.get(&key[..end]))
+            .filter_map(|candidates| candidates.iter().find(|candidate| candidate.takes(key)))
+            .map(|candidate| candidate.feed)
+            .min()?;
+        (!self.excludes.takes(object)).then_some(first)
     }
 }
 
-impl BucketFeeds {
-    fn new(bucket: String, globs: Vec<(usize, Glob)>) -> Result<Self, MatchError> {
-        let (feeds, globs): (Vec<_>, Vec<_>) = globs.into_iter().unzip();
-        let globs = GlobSet::new(globs).map_err(|error| MatchError::TooLarge {
-            bucket,
-            reason: error.kind().to_string(),
-        })?;
-        Ok(Self { globs, feeds })
-    }
+/// Where the folders of a key end: 0, then behind each slash.
+pub(super) fn ends_of_folders(key: &str) -> impl Iterator<Item = usize> {
+    std::iter::once(0).chain(key.match_indices('/').map(|(slash, _)| slash + 1))
 }
 
 #[cfg(test)]
 mod tests {
+    use globset::GlobSet;
     use proptest::prelude::*;
 
     use super::*;
@@ -304,6 +335,19 @@ mod tests {
     }
 
     #[test]
+    fn a_later_feed_of_a_nearer_folder_does_not_win() {
+        let router = router(&[
+            "s3://a/**/x.xml",
+            "s3://a/in/x.xml",
+            "s3://a/in/*",
+            "s3://a/**",
+        ]);
+        assert_eq!(find(&router, "a", "in/x.xml"), Some(0));
+        assert_eq!(find(&router, "a", "in/y.xml"), Some(2));
+        assert_eq!(find(&router, "a", "out/y.xml"), Some(3));
+    }
+
+    #[test]
     fn every_key_of_a_match_has_its_prefix_and_its_suffix() {
         let ends = |text: &str| {
             let parsed = FeedMatch::parse(text).unwrap();
@@ -338,6 +382,16 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn the_feed_that_is_found_is_the_first_whose_glob_fits(
+            globs in proptest::collection::vec(globs(), 1..5), key in keys()
+        ) {
+            let urls: Vec<String> = globs.iter().map(|parsed| format!("s3://bucket/{}", parsed.glob())).collect();
+            let router = router(&urls.iter().map(String::as_str).collect::<Vec<_>>());
+            let fits = |parsed: &FeedMatch| parsed.glob.compile_matcher().is_match(&key);
+            prop_assert_eq!(find(&router, "bucket", &key), globs.iter().position(fits));
+        }
 
         #[test]
         fn a_set_of_globs_agrees_with_each_glob_alone(glob in globs(), key in keys()) {

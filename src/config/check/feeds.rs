@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::config::exclude;
-use crate::config::matcher::{FeedMatch, Router};
+use crate::config::matcher::{FeedMatch, ends_of_folders};
 use crate::config::template::KeyTemplate;
 use crate::config::{Config, Feed};
 use crate::failure::chain;
@@ -28,7 +28,6 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     check_shadowed(&used, findings);
     check_off(&off, &used, findings);
     check_excluded(config, &used, findings);
-    check_router(config, &matches, findings);
     match KeyTemplate::parse(&config.output.key) {
         Ok(template) => outputs::check(config, &template, &used, findings),
         Err(error) => findings.push(Finding::error(format!(
@@ -137,11 +136,6 @@ fn check_shadowed(matches: &[&Parsed], findings: &mut Vec<Finding>) {
     }
 }
 
-/// Where the folders of a key end: 0, then behind each slash.
-fn ends_of_folders(prefix: &str) -> impl Iterator<Item = usize> {
-    std::iter::once(0).chain(prefix.match_indices('/').map(|(slash, _)| slash + 1))
-}
-
 /// What a feed that is off would have taken goes to the next one that fits, and another mapping is not what was meant.
 fn check_off(off: &[&Parsed], used: &[&Parsed], findings: &mut Vec<Finding>) {
     let mut prefixes = Prefixes::default();
@@ -207,17 +201,4 @@ fn problem_of_exclude(glob: &str) -> Option<Finding> {
             "intake.exclude: {glob:?} begins with a slash, as hardly any key does; leave it out"
         ))
     })
-}
-
-/// Globs that are fine one by one can be too much for one bucket.
-fn check_router(config: &Config, matches: &[Parsed], findings: &mut Vec<Finding>) {
-    let globs_are_sound = matches.len() == config.feeds.len()
-        && config
-            .intake
-            .exclude
-            .iter()
-            .all(|glob| exclude::parse(glob).is_ok());
-    if globs_are_sound && let Err(error) = Router::new(config) {
-        findings.push(Finding::error(format!("feeds: {}", chain(&error))));
-    }
 }

@@ -217,12 +217,11 @@ fn check_storage_class(class: &str, findings: &mut Vec<Finding>) {
             "output.storage_class: nobody can read an output in {class} before it is restored"
         )));
     } else if !STORAGE_CLASSES.contains(&class) {
-        // Compared in lower case, as people mistype it.
-        let known = STORAGE_CLASSES
-            .iter()
-            .find(|known| nearest(class, [known.to_lowercase().as_str()]).is_some());
+        // In lower case, as it is compared.
+        let classes = STORAGE_CLASSES.map(str::to_lowercase);
+        let known = nearest(class, classes.iter().map(String::as_str));
         let hint = match known {
-            Some(known) => format!("did you mean {known:?}?"),
+            Some(known) => format!("did you mean {:?}?", known.to_uppercase()),
             None => "if the server is not AWS it may know it".to_owned(),
         };
         findings.push(Finding::warning(format!(
