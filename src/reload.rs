@@ -136,8 +136,8 @@ pub struct Reload {
     waiting: Vec<String>,
     /// Where partners' files are looked for.
     feeds_dir: Option<PathBuf>,
-    /// The files at the last look, and as they were taken over. The start read them before anybody looked, so the first
-    /// look that is seen twice is compared with what runs.
+    /// The files at the last look, and as they were read last; `None` while that is not known for certain, as at the
+    /// start, which read them before anybody looked.
     seen: Option<Fingerprint>,
     taken: Option<Fingerprint>,
 }
@@ -198,8 +198,7 @@ impl Reload {
             tokio::select! {
                 Some(()) = self.hangups.recv() => {
                     info!("asked to reload the configuration");
-                    let found = self.look().await;
-                    self.reload(found, true).await;
+                    self.reload(true).await;
                 }
                 _ = looks.tick() => {
                     let found = self.look().await;
@@ -207,7 +206,7 @@ impl Reload {
                     // What failed is tried again: what stood in its way may be no file of ours.
                     let is_new = found != self.taken || self.status.message().is_some();
                     if is_stable && is_new {
-                        self.reload(found, false).await;
+                        self.reload(false).await;
                     } else {
                         self.seen = found;
                     }
@@ -222,12 +221,15 @@ impl Reload {
         looked.await.ok()
     }
 
-    async fn reload(&mut self, found: Option<Fingerprint>, asked: bool) {
-        self.taken = found;
+    async fn reload(&mut self, asked: bool) {
+        let before = self.look().await;
         match self.take_over().await {
             Ok(changes) => self.succeeded(&changes, asked),
             Err(error) => self.failed(&error, asked),
         }
+        // What changed while it was read may have been read or not, and is looked at again.
+        self.seen = self.look().await;
+        self.taken = before.filter(|before| self.seen.as_ref() == Some(before));
     }
 
     /// Reads, checks and builds everything, then replaces everything.
