@@ -378,3 +378,105 @@ fn check_fit(config: &Config, restarts: &[String]) -> Result<(), ReloadError> {
 fn enabled(config: &Config) -> usize {
     config.feeds.iter().filter(|feed| feed.enabled).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    const SOUND: &str = r#"
+        kafka.brokers = ["kafka-1:9092"]
+        output.bucket = "shop-json"
+        feeds = [{ name = "nsx", match = "s3://in/nsx/**" }]
+    "#;
+
+    /// A process that runs with the sound configuration and keeps the names of the feeds.
+    struct Process {
+        folder: tempfile::TempDir,
+        metrics: Metrics,
+        names: Arc<Live<Vec<String>>>,
+        reload: Reload,
+    }
+
+    impl Process {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("feedmill.toml");
+            fs::write(&file, SOUND).unwrap();
+            let sources = Sources {
+                file: Some(file),
+                ..Sources::default()
+            };
+            let running = load(sources.clone()).unwrap().config;
+            let metrics = Metrics::new();
+            let names = Arc::new(Live::new(feed_names(&running)));
+            let reload = Reload::new(sources, &running, metrics.reload.clone()).unwrap();
+            let part = Part::new(Arc::clone(&names), async |config: Arc<Config>| {
+                Ok(feed_names(&config))
+            });
+            Self {
+                folder,
+                metrics,
+                names,
+                reload: reload.part(part),
+            }
+        }
+
+        async fn reload_with(&mut self, text: &str) {
+            fs::write(self.folder.path().join("feedmill.toml"), text).unwrap();
+            self.reload.reload(false).await;
+        }
+
+        fn reloads(&self, result: &str) -> bool {
+            let name = format!("feedmill_config_reloads_total{{result=\"{result}\"}} 1");
+            self.metrics.render(&[]).contains(&name)
+        }
+    }
+
+    fn feed_names(config: &Config) -> Vec<String> {
+        config.feeds.iter().map(|feed| feed.name.clone()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_same_failure_is_said_once_and_forgotten_when_the_files_are_as_they_run() {
+        let mut process = Process::new();
+        let status = process.reload.status();
+        for _ in 0..3 {
+            process.reload_with("feeds = [").await;
+        }
+        assert!(process.reloads("failed"));
+        let said = status.failure().unwrap();
+        assert!(
+            said.starts_with("configuration: reload failed at 2")
+                && said.contains("feedmill.toml:1:"),
+            "{said}"
+        );
+        process.reload_with(SOUND).await;
+        assert_eq!(status.failure(), None);
+        assert!(!process.reloads("applied"), "nothing was taken over");
+        assert_eq!(*process.names.current(), ["nsx"]);
+    }
+
+    #[tokio::test]
+    async fn when_one_part_cannot_be_built_none_is_replaced() {
+        let mut process = Process::new();
+        let never = Part::new(Arc::new(Live::new(())), async |_| {
+            Err(anyhow!("no such role"))
+        });
+        process.reload = process.reload.part(never);
+        process.reload_with(&SOUND.replace("nsx", "late")).await;
+        assert_eq!(*process.names.current(), ["nsx"]);
+        let said = process.reload.status().failure().unwrap();
+        assert!(said.ends_with("no such role"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn what_is_sound_replaces_every_part() {
+        let mut process = Process::new();
+        process.reload_with(&SOUND.replace("nsx", "late")).await;
+        assert_eq!(*process.names.current(), ["late"]);
+        assert!(process.reloads("applied"));
+    }
+}
