@@ -2,8 +2,6 @@
 
 mod support;
 
-#[path = "support/convert_world/notifications.rs"]
-mod notifications;
 #[path = "support/secure_kafka.rs"]
 mod secure_kafka;
 #[path = "support/tls.rs"]
@@ -39,7 +37,8 @@ async fn the_webhook_claims_nothing_while_kafka_does_not_answer_and_a_repetition
         let file = ProductFile::new(&key, 1);
         world.put(&key, file.xml()).await;
         expected.sources.insert(key.clone(), Some(file.json()));
-        records.push(notifications::aws_record(&world.origin.input_bucket, &key));
+        let bucket = &world.origin.input_bucket;
+        records.push(json!({"s3": {"bucket": {"name": bucket}, "object": {"key": key}}}));
     }
     let notification = json!({ "Records": records });
 

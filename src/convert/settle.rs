@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use aws_sdk_s3::Client;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -125,7 +126,7 @@ impl Settling<'_> {
             return Ok(Ending::Duplicate);
         }
         let source = match source::fetch(
-            stage.s3.of(self.object.bucket()),
+            &self.s3(self.object.bucket()),
             self.object,
             self.event.etag.as_ref(),
             stage.stall,
@@ -158,8 +159,8 @@ impl Settling<'_> {
             return Ok(false);
         }
         for output in decide::outputs_to_compare(self.state, &stage.output.bucket) {
-            let s3 = stage.s3.of(&output.bucket);
-            let standing = output::head(s3, &output.bucket, &output.key).await?;
+            let s3 = self.s3(&output.bucket);
+            let standing = output::head(&s3, &output.bucket, &output.key).await?;
             let Some(standing) = standing.filter(|standing| standing.etag != output.etag) else {
                 continue;
             };
@@ -192,11 +193,8 @@ impl Settling<'_> {
                 Refusal::new("output_key_too_long", message),
             ));
         }
-        let upload = Upload::new(
-            self.stage.s3.of(&target.bucket),
-            &target,
-            &self.stage.output,
-        );
+        let s3 = self.s3(&target.bucket);
+        let upload = Upload::new(&s3, &target, &self.stage.output);
         let began = Instant::now();
         let converted =
             conversion::convert(feed.plan.clone(), body, upload, self.stage.part_bytes()).await;
@@ -272,8 +270,8 @@ impl Settling<'_> {
         sha256: &str,
         size: u64,
     ) -> Result<Refused, Again> {
-        let s3 = self.stage.s3.of(&target.bucket);
-        let Some(standing) = output::head(s3, &target.bucket, &target.key).await? else {
+        let s3 = self.s3(&target.bucket);
+        let Some(standing) = output::head(&s3, &target.bucket, &target.key).await? else {
             return Ok(Refused::StartOver(Expected::Nothing));
         };
         let named = self.named_output(&target.bucket, &target.key).is_some();
@@ -286,7 +284,7 @@ impl Settling<'_> {
                 Meaning::Other(etag) if self.stage.output.layout == Layout::Versioned => {
                     let (bucket, key) = (&target.bucket, &target.key);
                     Refused::EarlierAttempt(Written {
-                        sha256: output::hash(s3, bucket, key, &etag, self.stage.stall).await?,
+                        sha256: output::hash(&s3, bucket, key, &etag, self.stage.stall).await?,
                         size: standing.size,
                         etag,
                     })
@@ -305,6 +303,11 @@ impl Settling<'_> {
         outputs
             .iter()
             .find(|output| output.bucket == bucket && output.key == key)
+    }
+
+    /// The client for a bucket, as it is configured now: what waits for a wrong account to be corrected gets the new one.
+    fn s3(&self, bucket: &str) -> Client {
+        self.stage.s3.current().of(bucket).clone()
     }
 
     /// What the state says must stand at the output's key.
@@ -340,7 +343,7 @@ impl Settling<'_> {
     /// Waiting does not bring an archived object back; but what is settled already, before it was archived, stays so.
     async fn archived(&self, wanted: Wanted, error: S3Error) -> Result<Ending, Again> {
         let (bucket, key) = (self.object.bucket(), self.object.key());
-        let Some(standing) = output::head(self.stage.s3.of(bucket), bucket, key).await? else {
+        let Some(standing) = output::head(&self.s3(bucket), bucket, key).await? else {
             return Err(Again::Absent);
         };
         let version = Version {
