@@ -14,12 +14,13 @@ use super::{
     conversion::{self, Converted, Unconverted},
     decide::{self, Found, Look, Wanted},
     output::{self, Expected, Meaning, Origin, Target, Upload, WriteError},
-    source::{self, Body, Fetched, Version},
+    source::{self, Fetched, Source, Version},
     state::Settled,
 };
 use crate::{
     config::Layout,
     faults::{self, Fault},
+    feed,
     kafka::Slot,
     object::{ETag, MAX_KEY_BYTES, ObjectRef},
     s3::{Failure, S3Error},
@@ -147,8 +148,7 @@ impl Settling<'_> {
         {
             return Ok(found(outcome, source.version));
         }
-        self.convert(feed, source.version, source.body, expected)
-            .await
+        self.convert(feed, source, expected).await
     }
 
     /// Whether an output is there that is not the one the state names: a killed worker wrote it, or a stranger, and what
@@ -178,10 +178,15 @@ impl Settling<'_> {
     async fn convert(
         &self,
         feed: &Feed,
-        source: Version,
-        body: Body,
+        source: Source,
         expected: &Expected,
     ) -> Result<Ending, Again> {
+        let about = self.about(feed, &source);
+        let Source {
+            version: source,
+            body,
+            ..
+        } = source;
         let target = self.target(feed, &source);
         if target.key.len() > MAX_KEY_BYTES {
             let message = format!(
@@ -196,8 +201,14 @@ impl Settling<'_> {
         let s3 = self.s3(&target.bucket);
         let upload = Upload::new(&s3, &target, &self.stage.output);
         let began = Instant::now();
-        let converted =
-            conversion::convert(feed.plan.clone(), body, upload, self.stage.part_bytes()).await;
+        let converted = conversion::convert(
+            feed.plan.clone(),
+            about,
+            body,
+            upload,
+            self.stage.part_bytes(),
+        )
+        .await;
         self.stage.metrics.converted_in(began.elapsed());
         match converted {
             Ok(converted) => self.write(converted, &target, source, expected).await,
@@ -303,6 +314,17 @@ impl Settling<'_> {
         outputs
             .iter()
             .find(|output| output.bucket == bucket && output.key == key)
+    }
+
+    /// What mappings may know of the source.
+    fn about(&self, feed: &Feed, source: &Source) -> feed::Source {
+        feed::Source {
+            bucket: self.object.bucket().to_owned(),
+            key: self.object.key().to_owned(),
+            etag: source.version.etag.as_str().to_owned(),
+            last_modified: source.last_modified.clone(),
+            feed: feed.name.clone(),
+        }
     }
 
     /// The client for a bucket, as it is configured now: what waits for a wrong account to be corrected gets the new one.
