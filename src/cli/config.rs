@@ -95,13 +95,18 @@ fn summary(config: &Config) -> String {
         more => format!(" and {more} more"),
     };
     format!(
-        "{} feeds ({enabled} enabled, from {files} {}), reading from {}{more}, outputs to s3://{}/{}",
-        config.feeds.len(),
-        if files == 1 { "file" } else { "files" },
+        "{} ({enabled} enabled, from {}), reading from {}{more}, outputs to s3://{}/{}",
+        counted(config.feeds.len(), "feed"),
+        counted(files, "file"),
         buckets[..buckets.len().min(NAMED)].join(", "),
         config.output.bucket,
         config.output.key
     )
+}
+
+/// `1 feed`, `2 feeds`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn feeds(loaded: &Loaded, json: bool) -> Result<(), Failure> {
