@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, matcher::FeedMatch},
-    convert::Convert,
+    config::{Config, Sources},
+    convert::{Convert, Feeds},
     failure::Failure,
     intake::{
         publish::Publisher,
@@ -20,6 +20,8 @@ use crate::{
         self, Runtime, RuntimeError, StageSettings, StateFolder, Status, admin::Admin,
         leader::Leader,
     },
+    live::Live,
+    reload::{Part, Reload},
     s3::{
         self, Accounts,
         probe::{self, ProbeError},
@@ -47,13 +49,17 @@ pub enum Stage {
 /// Longest wait for a connection or a Kafka call that is under way when everything else has ended.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Runs the stages until a signal or a failure.
-pub async fn run(config: Config, stages: &BTreeSet<Stage>) -> Result<(), Failure> {
+/// Runs the stages until a signal or a failure; `sources` is where `config` comes from, and its changes.
+pub async fn run(
+    config: Config,
+    sources: Sources,
+    stages: &BTreeSet<Stage>,
+) -> Result<(), Failure> {
     let shutdown = shutdown::on_signal().map_err(|error| Failure::bug("handle signals", error))?;
     tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
-        started = start(config, stages, shutdown.clone()) => started?.ended(shutdown.clone()).await,
+        started = start(config, sources, stages, shutdown.clone()) => started?.ended(shutdown.clone()).await,
     }
 }
 
@@ -80,12 +86,20 @@ impl Running {
 
 async fn start(
     config: Config,
+    sources: Sources,
     stages: &BTreeSet<Stage>,
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
+    let metrics = Metrics::new();
+    let reload = Reload::new(sources, &config, metrics.reload.clone())
+        .map_err(|error| Failure::bug("handle SIGHUP", error))?;
     check_topics(&config, stages).await?;
     let topics = Topics::with_prefix(&config.kafka.topic_prefix);
-    let metrics = Metrics::new();
+    let feeds = Feeds::compile(&config)
+        .map_err(|error| Failure::usage(anyhow!(error).context("compile the feeds")))?;
+    let feeds = Arc::new(Live::new(feeds));
+    let accounts = Arc::new(Live::new(Accounts::new(&config.s3).await));
+    let swept = Arc::new(Live::new(config.clone()));
     let mut tasks = JoinSet::new();
     let mut runtimes = Vec::new();
     let mut folder = Folder {
@@ -94,14 +108,15 @@ async fn start(
     };
     if stages.contains(&Stage::Convert) {
         let folder = folder.get()?;
-        let stage = build_convert(&config, &topics, &folder, &metrics).await?;
+        let stage = build_convert(&config, &feeds, &accounts, &topics, &folder, &metrics).await?;
         let settings = Convert::settings(&config.convert, &topics);
         let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
         runtimes.push(runtime);
     }
     if stages.contains(&Stage::Sweep) && config.sweep.enabled {
         let folder = folder.get()?;
-        start_sweep(&config, &topics, folder, &metrics, &shutdown, &mut tasks).await?;
+        let (config, s3) = (Arc::clone(&swept), Arc::clone(&accounts));
+        start_sweep(config, s3, &topics, folder, &metrics, &shutdown, &mut tasks).await?;
     }
     if stages.contains(&Stage::Intake) {
         start_intake(&config, &topics, &metrics, &shutdown, &mut tasks).await?;
@@ -114,13 +129,28 @@ async fn start(
             runtimes.push(runtime);
         }
     }
-    start_admin(
-        &config,
-        AdminState { metrics, runtimes },
-        &shutdown,
-        &mut tasks,
-    )
-    .await?;
+    let converts = stages.contains(&Stage::Convert);
+    let reload = reload
+        // Before the feeds that are in new buckets.
+        .part(Part::new(Arc::clone(&accounts), {
+            let accounts = Arc::clone(&accounts);
+            move |config| renew_accounts(accounts.current(), config)
+        }))
+        .part(Part::new(feeds, compile_feeds))
+        .part(Part::new(swept, async |config: Arc<Config>| {
+            Ok(Config::clone(&config))
+        }))
+        .probing_buckets(converts.then_some(accounts));
+    let state = AdminState {
+        metrics,
+        runtimes,
+        reload: reload.status(),
+    };
+    start_admin(&config, state, &shutdown, &mut tasks).await?;
+    tasks.spawn(async move {
+        reload.run(shutdown).await;
+        Ok(())
+    });
     Ok(Running { tasks })
 }
 
@@ -139,6 +169,14 @@ impl Folder<'_> {
         info!(folder = %folder.path().display(), worker = folder.worker(), "state folder");
         Ok(Arc::clone(self.claimed.insert(Arc::new(folder))))
     }
+}
+
+async fn renew_accounts(running: Arc<Accounts>, config: Arc<Config>) -> anyhow::Result<Accounts> {
+    Ok(running.renewed(&config.s3).await)
+}
+
+async fn compile_feeds(config: Arc<Config>) -> anyhow::Result<Feeds> {
+    Ok(tokio::task::spawn_blocking(move || Feeds::compile(&config)).await??)
 }
 
 /// Every start checks that the topics are there and fit.
@@ -166,14 +204,22 @@ async fn check_topics(config: &Config, stages: &BTreeSet<Stage>) -> Result<(), F
 
 async fn build_convert(
     config: &Config,
+    feeds: &Arc<Live<Feeds>>,
+    accounts: &Arc<Live<Accounts>>,
     topics: &Topics,
     folder: &StateFolder,
     metrics: &Metrics,
 ) -> Result<Convert, Failure> {
-    let s3 = Accounts::new(&config.s3).await;
-    check_buckets(config, &s3).await?;
-    Convert::new(config, s3, topics, folder.worker(), metrics.convert.clone())
-        .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
+    check_buckets(config, &accounts.current()).await?;
+    Convert::new(
+        config,
+        Arc::clone(feeds),
+        Arc::clone(accounts),
+        topics,
+        folder.worker(),
+        metrics.convert.clone(),
+    )
+    .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
 }
 
 /// Starts a stage on the Kafka runtime; its name and its status.
@@ -219,12 +265,7 @@ fn start_runtime<S: kafka::Stage>(
 
 /// The buckets are there, and outputs can be fenced.
 async fn check_buckets(config: &Config, s3: &Accounts) -> Result<(), Failure> {
-    let inputs: BTreeSet<String> = config
-        .feeds
-        .iter()
-        .filter_map(|feed| FeedMatch::parse(&feed.r#match).ok())
-        .map(|feed| feed.bucket().to_owned())
-        .collect();
+    let inputs = config.input_buckets();
     for bucket in inputs.iter().chain([&config.output.bucket]) {
         check_bucket(s3, bucket).await.map_err(Failure::service)?;
     }
@@ -256,14 +297,15 @@ async fn check_bucket(s3: &Accounts, bucket: &str) -> Result<(), ProbeError> {
 }
 
 async fn start_sweep(
-    config: &Config,
+    swept: Arc<Live<Config>>,
+    accounts: Arc<Live<Accounts>>,
     topics: &Topics,
     folder: Arc<StateFolder>,
     metrics: &Metrics,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<Result<(), Failure>>,
 ) -> Result<(), Failure> {
-    let accounts = Accounts::new(&config.s3).await;
+    let config = swept.current();
     let group = format!("{}.{}", config.kafka.group, sweep::STAGE);
     let (kafka, names, intake) = (config.kafka.clone(), topics.clone(), metrics.intake.clone());
     let stop = shutdown.clone();
@@ -284,9 +326,8 @@ async fn start_sweep(
         metrics: metrics.sweep.clone(),
         shutdown: shutdown.clone(),
     };
-    let config = Arc::new(config.clone());
     tasks.spawn(async move {
-        sweeper.run(|| Arc::clone(&config), leader).await;
+        sweeper.run(&swept, leader).await;
         Ok(())
     });
     Ok(())

@@ -21,8 +21,9 @@
 //! * [`feed`]: the conversion engine: bytes to JSON; knows nothing of Kafka and S3
 //! * [`s3`]: the client, and what its errors mean
 //!
-//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`failure`] (exit codes), [`shutdown`], [`telemetry`], [`object`] (names and
-//! ETags), [`faults`] (what tests may break).
+//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`reload`] (a new configuration without a restart) and
+//! [`live`] (what it replaces), [`failure`] (exit codes), [`shutdown`], [`telemetry`], [`object`] (names and ETags),
+//! [`faults`] (what tests may break).
 
 pub mod app;
 pub mod cli;
@@ -33,7 +34,9 @@ pub mod faults;
 pub mod feed;
 pub mod intake;
 pub mod kafka;
+pub mod live;
 pub mod object;
+pub mod reload;
 pub mod s3;
 pub mod shutdown;
 pub mod sweep;

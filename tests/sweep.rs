@@ -19,6 +19,7 @@ use convert_world::{
 use feedmill::config::{self, Config, load};
 use feedmill::intake::publish::Publisher;
 use feedmill::kafka::StateFolder;
+use feedmill::live::Live;
 use feedmill::object::ETag;
 use feedmill::sweep::{KafkaLedger, S3Storage, Sweeper};
 use feedmill::telemetry::metrics::Metrics;
@@ -27,7 +28,7 @@ use futures::{StreamExt, stream};
 use second_s3::{PUBLIC_BUCKET, SecondS3};
 use serde_json::Value;
 use support::checker::{Expectations, Topic};
-use support::files::ProductFile;
+use support::files::{PRODUCTS_FEED, ProductFile};
 use support::{Stack, Worker, WorkerOptions, World, poll_until, wait_until};
 use tokio_util::sync::CancellationToken;
 
@@ -253,6 +254,7 @@ async fn a_quiet_bucket_announces_nothing_sweep_after_sweep() {
     let broken = "products/broken.xml";
     world.put("elsewhere/b.xml", version(1).xml()).await;
     world.put("products/folder/", "").await;
+    world.put("products/upload.tmp", version(1).xml()).await;
     let mut worker = start(&world, WorkerOptions::default()).await;
     convert(&world, KEY, &version(1)).await;
     refuse(&world, broken, version(1).truncated_xml(), "malformed_xml").await;
@@ -263,8 +265,8 @@ async fn a_quiet_bucket_announces_nothing_sweep_after_sweep() {
     assert_eq!(events(&world).await, before);
     let last = logged(&worker, "sweep ended").pop().unwrap();
     assert_eq!(
-        (&last["unsettled"], &last["sources"]),
-        (&0.into(), &3.into())
+        [&last["unsettled"], &last["sources"], &last["unmatched"]],
+        [0, 4, 2]
     );
     let (_, metrics) = worker.get("/metrics").await;
     for family in [
@@ -278,6 +280,28 @@ async fn a_quiet_bucket_announces_nothing_sweep_after_sweep() {
             "{metrics}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_is_added_while_it_runs_is_swept_for() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let world = sweeping_world(&stack, "sweep-reload", "1s").await;
+    let feeds = world.folder().join("feeds.d");
+    std::fs::create_dir(&feeds).unwrap();
+    let key = "partner/a.xml";
+    let etag = world.put(key, version(1).xml()).await;
+    let worker = start(&world, WorkerOptions::default()).await;
+    sweeps(&worker, 1).await;
+    assert_eq!(events(&world).await, 0);
+    let feed = PRODUCTS_FEED
+        .replace("\"products\"", "\"partner\"")
+        .replace("products/**", "partner/**")
+        .replace("{input}", &world.origin.input_bucket);
+    std::fs::write(feeds.join("partner.toml"), feed).unwrap();
+    converted(&world, key, &etag).await;
+    assert_healthy(&world, only(key, &version(1))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -372,7 +396,7 @@ async fn sweeper(world: &World, name: &str) -> Sweeper<S3Storage, KafkaLedger> {
     });
     Sweeper {
         storage: Arc::new(S3Storage {
-            accounts,
+            accounts: Arc::new(Live::new(accounts)),
             stall: Duration::from_secs(30),
         }),
         ledger: Arc::new(ledger.await.unwrap()),

@@ -97,9 +97,9 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     let sources = Sources::of_process(arguments.config, arguments.profile);
     match arguments.command {
         Command::Run { stages } => {
-            let config = sound(sources)?;
+            let config = sound(sources.clone())?;
             let stages: BTreeSet<Stage> = stages.into_iter().collect();
-            on_runtime(app::run(config, &stages))
+            on_runtime(app::run(config, sources, &stages))
         }
         Command::Convert(arguments) => convert::run(&loaded(sources)?.config, &arguments),
         Command::Topics(command) => {

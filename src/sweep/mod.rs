@@ -42,7 +42,8 @@ use self::{
     tally::{Counts, Tally},
 };
 use crate::{
-    config::Config, failure::chain, kafka::leader::Leader, telemetry::metrics::SweepMetrics,
+    config::Config, failure::chain, kafka::leader::Leader, live::Live,
+    telemetry::metrics::SweepMetrics,
 };
 
 pub use candidate::Announcement;
@@ -68,13 +69,13 @@ pub struct Sweeper<S, L> {
 impl<S: Storage, L: Ledger> Sweeper<S, L> {
     /// Sweeps now, to make up for the downtime, and then every interval, from start to start, until the shutdown; never
     /// two at a time. Only the leader begins one, and each goes by the configuration of its beginning.
-    pub async fn run(self, config: impl Fn() -> Arc<Config>, mut leader: Leader) {
+    pub async fn run(self, config: &Live<Config>, mut leader: Leader) {
         let shutdown = self.shutdown.clone();
         let sweeps = async {
             loop {
                 leader.elected().await;
                 let began = Instant::now();
-                let config = config();
+                let config = config.current();
                 if self.sweep(&config).await.is_err() {
                     return;
                 }

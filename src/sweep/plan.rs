@@ -100,7 +100,7 @@ impl Plan {
         }
         Ok(Self {
             parts,
-            router: Router::new(&config.feeds)?,
+            router: Router::new(config)?,
             feeds: config.feeds.iter().map(|feed| feed.name.clone()).collect(),
             template,
         })

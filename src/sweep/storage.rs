@@ -4,7 +4,7 @@
 //! written in Go put U+FFFD in place of what it cannot hold. A listing goes on by the server's own token and not after
 //! the last key: SeaweedFS lists the object `x` before the folder `x/`, and after the key `x` it leaves the folder out.
 
-use std::{future::Future, ops::Range, time::Duration};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use aws_sdk_s3::{
     operation::list_objects_v2::ListObjectsV2Output,
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 
 use crate::{
+    live::Live,
     object::{ETag, ObjectRef},
     s3::{Accounts, Failure, S3Error},
     topics::Millis,
@@ -78,7 +79,7 @@ pub trait Storage: Send + Sync + 'static {
 
 /// The real servers.
 pub struct S3Storage {
-    pub accounts: Accounts,
+    pub accounts: Arc<Live<Accounts>>,
     /// Longest wait for the body of a range.
     pub stall: Duration,
 }
@@ -90,7 +91,8 @@ impl Storage for S3Storage {
         prefix: &str,
         from: Option<&Cursor>,
     ) -> Result<Page, S3Error> {
-        let request = self.accounts.of(bucket).list_objects_v2();
+        let accounts = self.accounts.current();
+        let request = accounts.of(bucket).list_objects_v2();
         let request = request.bucket(bucket).prefix(prefix);
         let request = match from {
             None => request,
@@ -102,7 +104,8 @@ impl Storage for S3Storage {
     }
 
     async fn head(&self, object: &ObjectRef) -> Result<Option<Listed>, S3Error> {
-        let request = self.accounts.of(object.bucket()).head_object();
+        let accounts = self.accounts.current();
+        let request = accounts.of(object.bucket()).head_object();
         let request = request.bucket(object.bucket()).key(object.key());
         let head = match request.send().await {
             Ok(head) => head,
@@ -136,7 +139,8 @@ impl Storage for S3Storage {
         etag: &ETag,
         range: Range<u64>,
     ) -> Result<Bytes, S3Error> {
-        let request = self.accounts.of(object.bucket()).get_object();
+        let accounts = self.accounts.current();
+        let request = accounts.of(object.bucket()).get_object();
         let answer = request
             .bucket(object.bucket())
             .key(object.key())

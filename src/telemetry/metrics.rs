@@ -121,10 +121,73 @@ impl SweepMetrics {
     }
 }
 
+/// What reloading the configuration counts.
+#[derive(Clone)]
+pub struct ReloadMetrics {
+    reloads: IntCounterVec,
+    last_successful: IntGauge,
+    last_applied_at: IntGauge,
+    feeds: IntGauge,
+}
+
+impl ReloadMetrics {
+    fn new(registry: &Registry) -> Self {
+        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
+        let reloads = Opts::new(
+            "feedmill_config_reloads_total",
+            "Changed configurations, by whether they were taken over.",
+        );
+        Self {
+            reloads: register(registry, IntCounterVec::new(reloads, &["result"])),
+            last_successful: gauge(
+                "feedmill_config_last_reload_successful",
+                "1 when the files' configuration is sound, 0 when it was not taken over.",
+            ),
+            last_applied_at: gauge(
+                "feedmill_config_last_reload_timestamp_seconds",
+                "When the configuration that runs was taken over, in Unix time.",
+            ),
+            feeds: gauge("feedmill_config_feeds", "Feeds in use."),
+        }
+    }
+
+    /// Notes the configuration of the start.
+    pub fn started(&self, feeds: usize) {
+        for result in ["applied", "failed"] {
+            self.reloads.with_label_values(&[result]);
+        }
+        self.in_force(feeds);
+    }
+
+    /// Counts a configuration that was taken over.
+    pub fn applied(&self, feeds: usize) {
+        self.reloads.with_label_values(&["applied"]).inc();
+        self.in_force(feeds);
+    }
+
+    /// Counts a configuration that was not taken over.
+    pub fn failed(&self) {
+        self.reloads.with_label_values(&["failed"]).inc();
+        self.last_successful.set(0);
+    }
+
+    /// The files are again as they run.
+    pub fn mended(&self) {
+        self.last_successful.set(1);
+    }
+
+    fn in_force(&self, feeds: usize) {
+        self.last_successful.set(1);
+        self.last_applied_at.set(jiff::Timestamp::now().as_second());
+        self.feeds.set(i64::try_from(feeds).unwrap_or(i64::MAX));
+    }
+}
+
 /// All metrics of a process.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
+    pub reload: ReloadMetrics,
     pub convert: ConvertMetrics,
     pub intake: IntakeMetrics,
     pub sweep: SweepMetrics,
@@ -186,6 +249,7 @@ impl Metrics {
         );
         build.set(1);
         Self {
+            reload: ReloadMetrics::new(&registry),
             sweep: SweepMetrics::new(&registry),
             registry,
             convert,

@@ -183,6 +183,16 @@ impl SecureKafka {
         address(self.ports.sasl)
     }
 
+    /// SIGSTOP: it answers nobody, and its connections stay open.
+    pub fn pause(&self) {
+        self.as_admin("kill -STOP $(cat pid)");
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) {
+        self.as_admin("kill -CONT $(cat pid)");
+    }
+
     /// Runs a command as an administrator would: in a shell, with Kafka's tools on the path and `admin.properties`.
     pub fn as_admin(&self, command: &str) {
         let path = std::env::var("PATH").unwrap_or_default();
