@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use crate::{
     aws::Base,
-    config::{Config, matcher::FeedMatch, topic_arn::TopicArn},
-    convert::Convert,
+    config::{Config, Sources, topic_arn::TopicArn},
+    convert::{Convert, Feeds},
     failure::Failure,
     intake::{
         deliver::Source,
@@ -20,12 +20,18 @@ use crate::{
         topic::NotificationTopic,
         webhook::{self, WebhookState},
     },
-    kafka::{self, Runtime, RuntimeError, StageSettings, StateFolder, Status, admin::Admin},
+    kafka::{
+        self, Runtime, RuntimeError, StageSettings, StateFolder, Status, admin::Admin,
+        leader::Leader,
+    },
+    live::Live,
+    reload::{Part, Reload},
     s3::{
         self, Accounts,
         probe::{self, ProbeError},
     },
     shutdown,
+    sweep::{self, KafkaLedger, S3Storage, Sweeper},
     telemetry::{
         admin::{self, AdminState},
         metrics::Metrics,
@@ -38,6 +44,8 @@ use crate::{
 pub enum Stage {
     /// The webhook: notifications to events.
     Intake,
+    /// Looking through the buckets for what no notification told of.
+    Sweep,
     /// Events to results and JSON.
     Convert,
 }
@@ -45,13 +53,17 @@ pub enum Stage {
 /// Longest wait for a connection or a Kafka call that is under way when everything else has ended.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Runs the stages until a signal or a failure.
-pub async fn run(config: Config, stages: &BTreeSet<Stage>) -> Result<(), Failure> {
+/// Runs the stages until a signal or a failure; `sources` is where `config` comes from, and its changes.
+pub async fn run(
+    config: Config,
+    sources: Sources,
+    stages: &BTreeSet<Stage>,
+) -> Result<(), Failure> {
     let shutdown = shutdown::on_signal().map_err(|error| Failure::bug("handle signals", error))?;
     tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
-        started = start(config, stages, shutdown.clone()) => started?.ended(shutdown.clone()).await,
+        started = start(config, sources, stages, shutdown.clone()) => started?.ended(shutdown.clone()).await,
     }
 }
 
@@ -78,12 +90,20 @@ impl Running {
 
 async fn start(
     config: Config,
+    sources: Sources,
     stages: &BTreeSet<Stage>,
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
+    let metrics = Metrics::new();
+    let reload = Reload::new(sources, &config, metrics.reload.clone())
+        .map_err(|error| Failure::bug("handle SIGHUP", error))?;
     check_topics(&config, stages).await?;
     let topics = Topics::with_prefix(&config.kafka.topic_prefix);
-    let metrics = Metrics::new();
+    let feeds = Feeds::compile(&config)
+        .map_err(|error| Failure::usage(anyhow!(error).context("compile the feeds")))?;
+    let feeds = Arc::new(Live::new(feeds));
+    let accounts = Arc::new(Live::new(Accounts::new(&config.s3).await));
+    let swept = Arc::new(Live::new(config.clone()));
     let mut tasks = JoinSet::new();
     let mut runtimes = Vec::new();
     let mut folder = Folder {
@@ -92,10 +112,15 @@ async fn start(
     };
     if stages.contains(&Stage::Convert) {
         let folder = folder.get()?;
-        let stage = build_convert(&config, &topics, &folder, &metrics).await?;
+        let stage = build_convert(&config, &feeds, &accounts, &topics, &folder, &metrics).await?;
         let settings = Convert::settings(&config.convert, &topics);
         let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
         runtimes.push(runtime);
+    }
+    if stages.contains(&Stage::Sweep) && config.sweep.enabled {
+        let folder = folder.get()?;
+        let (config, s3) = (Arc::clone(&swept), Arc::clone(&accounts));
+        start_sweep(config, s3, &topics, folder, &metrics, &shutdown, &mut tasks).await?;
     }
     if stages.contains(&Stage::Intake) {
         start_intake(&config, &topics, &metrics, &shutdown, &mut tasks).await?;
@@ -108,13 +133,28 @@ async fn start(
             runtimes.push(runtime);
         }
     }
-    start_admin(
-        &config,
-        AdminState { metrics, runtimes },
-        &shutdown,
-        &mut tasks,
-    )
-    .await?;
+    let converts = stages.contains(&Stage::Convert);
+    let reload = reload
+        // Before the feeds that are in new buckets.
+        .part(Part::new(Arc::clone(&accounts), {
+            let accounts = Arc::clone(&accounts);
+            move |config| renew_accounts(accounts.current(), config)
+        }))
+        .part(Part::new(feeds, compile_feeds))
+        .part(Part::new(swept, async |config: Arc<Config>| {
+            Ok(Config::clone(&config))
+        }))
+        .probing_buckets(converts.then_some(accounts));
+    let state = AdminState {
+        metrics,
+        runtimes,
+        reload: reload.status(),
+    };
+    start_admin(&config, state, &shutdown, &mut tasks).await?;
+    tasks.spawn(async move {
+        reload.run(shutdown).await;
+        Ok(())
+    });
     Ok(Running { tasks })
 }
 
@@ -133,6 +173,14 @@ impl Folder<'_> {
         info!(folder = %folder.path().display(), worker = folder.worker(), "state folder");
         Ok(Arc::clone(self.claimed.insert(Arc::new(folder))))
     }
+}
+
+async fn renew_accounts(running: Arc<Accounts>, config: Arc<Config>) -> anyhow::Result<Accounts> {
+    Ok(running.renewed(&config.s3).await)
+}
+
+async fn compile_feeds(config: Arc<Config>) -> anyhow::Result<Feeds> {
+    Ok(tokio::task::spawn_blocking(move || Feeds::compile(&config)).await??)
 }
 
 /// Every start checks that the topics are there and fit.
@@ -160,14 +208,22 @@ async fn check_topics(config: &Config, stages: &BTreeSet<Stage>) -> Result<(), F
 
 async fn build_convert(
     config: &Config,
+    feeds: &Arc<Live<Feeds>>,
+    accounts: &Arc<Live<Accounts>>,
     topics: &Topics,
     folder: &StateFolder,
     metrics: &Metrics,
 ) -> Result<Convert, Failure> {
-    let s3 = Accounts::new(&config.s3).await;
-    check_buckets(config, &s3).await?;
-    Convert::new(config, s3, topics, folder.worker(), metrics.convert.clone())
-        .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
+    check_buckets(config, &accounts.current()).await?;
+    Convert::new(
+        config,
+        Arc::clone(feeds),
+        Arc::clone(accounts),
+        topics,
+        folder.worker(),
+        metrics.convert.clone(),
+    )
+    .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
 }
 
 /// Starts a stage on the Kafka runtime; its name and its status.
@@ -213,12 +269,7 @@ fn start_runtime<S: kafka::Stage>(
 
 /// The buckets are there, and outputs can be fenced.
 async fn check_buckets(config: &Config, s3: &Accounts) -> Result<(), Failure> {
-    let inputs: BTreeSet<String> = config
-        .feeds
-        .iter()
-        .filter_map(|feed| FeedMatch::parse(&feed.r#match).ok())
-        .map(|feed| feed.bucket().to_owned())
-        .collect();
+    let inputs = config.input_buckets();
     for bucket in inputs.iter().chain([&config.output.bucket]) {
         check_bucket(s3, bucket).await.map_err(Failure::service)?;
     }
@@ -247,6 +298,43 @@ async fn check_bucket(s3: &Accounts, bucket: &str) -> Result<(), ProbeError> {
         }
         checked => checked,
     }
+}
+
+async fn start_sweep(
+    swept: Arc<Live<Config>>,
+    accounts: Arc<Live<Accounts>>,
+    topics: &Topics,
+    folder: Arc<StateFolder>,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let config = swept.current();
+    let group = format!("{}.{}", config.kafka.group, sweep::STAGE);
+    let (kafka, names, intake) = (config.kafka.clone(), topics.clone(), metrics.intake.clone());
+    let stop = shutdown.clone();
+    let ledger = blocking(move || {
+        let publisher = Publisher::connect(&kafka, &names, intake)?;
+        KafkaLedger::open(&kafka, &names, publisher, folder, stop)
+    });
+    let ledger = ledger.await?.map_err(Failure::service)?;
+    let election = &topics.rejected_notifications;
+    let leader = Leader::join(&config.kafka, &group, election, shutdown.clone());
+    let leader = leader.map_err(|error| runtime_failure(sweep::STAGE, error))?;
+    let sweeper = Sweeper {
+        storage: Arc::new(S3Storage {
+            accounts,
+            stall: Duration::from_millis(config.s3.read_timeout_ms),
+        }),
+        ledger: Arc::new(ledger),
+        metrics: metrics.sweep.clone(),
+        shutdown: shutdown.clone(),
+    };
+    tasks.spawn(async move {
+        sweeper.run(&swept, leader).await;
+        Ok(())
+    });
+    Ok(())
 }
 
 async fn start_intake(

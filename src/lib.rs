@@ -14,14 +14,16 @@
 //! In the order of the data:
 //!
 //! * [`intake`]: notifications of any dialect to events
+//! * [`sweep`]: events for what no notification told of
 //! * [`topics`]: the records on each topic
 //! * [`kafka`]: the exactly-once runtime; knows nothing of files
 //! * [`convert`]: the stage: an event to an outcome
 //! * [`feed`]: the conversion engine: bytes to JSON; knows nothing of Kafka and S3
 //! * [`s3`]: the client, and what its errors mean
 //!
-//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`aws`] (connections and credentials), [`failure`] (exit
-//! codes), [`shutdown`], [`telemetry`], [`object`] (names and ETags), [`faults`] (what tests may break).
+//! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`reload`] (a new configuration without a restart) and
+//! [`live`] (what it replaces), [`aws`] (connections and credentials), [`failure`] (exit codes), [`shutdown`],
+//! [`telemetry`], [`object`] (names and ETags), [`faults`] (what tests may break).
 
 pub mod app;
 pub mod aws;
@@ -33,8 +35,11 @@ pub mod faults;
 pub mod feed;
 pub mod intake;
 pub mod kafka;
+pub mod live;
 pub mod object;
+pub mod reload;
 pub mod s3;
 pub mod shutdown;
+pub mod sweep;
 pub mod telemetry;
 pub mod topics;

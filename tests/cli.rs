@@ -293,6 +293,101 @@ fn what_is_shown_is_what_is_in_force_without_the_secrets() {
     assert_eq!(again.expect_code(DONE).stdout, shown.stdout);
 }
 
+/// A folder whose feeds stand in three files.
+fn folder_with_partners() -> TempDir {
+    let folder = folder();
+    fs::create_dir(folder.path().join("feeds.d")).expect("a writable folder");
+    let nsx = "[[feeds]]\nname = 'nsx'\nowner = 'partners@shop.example'\nmatch = 's3://partners/nsx/**'\n";
+    write(&folder, "feeds.d/nsx.toml", nsx);
+    let off = "[[feeds]]\nname = 'off'\nenabled = false\nmatch = 's3://partners/off/**'\n";
+    write(&folder, "feeds.d/off.toml", off);
+    folder
+}
+
+#[test]
+fn a_sound_configuration_is_summed_up() {
+    let ended = ended(&folder_with_partners(), &["config", "check"]).expect_code(DONE);
+    assert_eq!(
+        ended.stdout,
+        "the configuration is sound: 3 feeds (2 enabled, from 3 files), reading from partners, outputs to s3://json/{key}.json\n"
+    );
+}
+
+#[test]
+fn feeds_are_listed_in_the_order_in_which_they_are_tried() {
+    let folder = folder_with_partners();
+    let table = ended(&folder, &["config", "feeds"])
+        .expect_code(DONE)
+        .stdout;
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let without_hash = |row: &Vec<&str>| [&row[..5], &row[6..]].concat().join(" ");
+    let rows: Vec<String> = rows.iter().map(without_hash).collect();
+    assert_eq!(
+        rows,
+        [
+            "NAME MATCH FORMAT OWNER ENABLED FILE",
+            "products s3://partners/products/** auto - yes feedmill.toml",
+            "nsx s3://partners/nsx/** auto partners@shop.example yes feeds.d/nsx.toml",
+            "off s3://partners/off/** auto - no feeds.d/off.toml",
+        ]
+    );
+    let json = ended(&folder, &["config", "feeds", "--json"])
+        .expect_code(DONE)
+        .stdout;
+    let feeds: Vec<Value> = json.lines().map(parsed).collect();
+    assert_eq!((feeds.len(), &feeds[1]["name"]), (3, &json!("nsx")));
+    let hash = feeds[1]["mapping_hash"].as_str().expect("a hash");
+    assert!(hash.len() == 16 && table.contains(hash), "{table}");
+}
+
+#[test]
+fn a_key_is_told_its_feed_and_its_output_or_why_it_has_none() {
+    let folder = folder_with_partners();
+    let ended = |url: &str| ended(&folder, &["config", "match", url]);
+    assert_eq!(
+        ended("s3://partners/nsx/a.xml").expect_code(DONE).stdout,
+        "feed \"nsx\" (feeds.d/nsx.toml) takes s3://partners/nsx/a.xml\noutput: s3://json/nsx/a.xml.json\n"
+    );
+    for (url, why) in [
+        ("s3://partners/nsx/a.tmp", "intake.exclude has \"*.tmp\""),
+        (
+            "s3://partners/off/a.xml",
+            "feed \"off\" (feeds.d/off.toml) would, and is off",
+        ),
+        (
+            "s3://partners/x",
+            "no match of a feed of the bucket partners fits the key",
+        ),
+        ("s3://other/x", "no feed reads the bucket other"),
+    ] {
+        let none = ended(url).expect_code(FINDINGS).stdout;
+        assert!(none.contains(why), "{why:?} is not in {none:?}");
+    }
+    ended("partners/x")
+        .expect_code(USAGE)
+        .expect_said(&["s3://bucket/key"]);
+}
+
+#[test]
+fn partners_files_are_shown_with_the_rest_and_load_again_without_coming_twice() {
+    let folder = folder_with_partners();
+    let shown = ended(&folder, &["config", "show"]).expect_code(DONE).stdout;
+    assert!(
+        shown.contains("# feeds.d/nsx.toml\n[[feeds]]\nname = \"nsx\""),
+        "{shown}"
+    );
+    write(&folder, "shown.toml", &shown);
+    let again = ended(&folder, &["config", "check", "--config", "shown.toml"]);
+    let sound = again.expect_code(DONE).stdout;
+    assert!(
+        sound.contains("3 feeds (2 enabled, from 1 file)"),
+        "{sound}"
+    );
+}
+
 #[test]
 fn a_secret_of_the_wrong_type_or_in_broken_toml_is_not_shown_in_the_complaint() {
     for toml in ["[intake]\ntoken = [\"hush\"]", "[intake]\ntoken = \"hush"] {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use axum::http::{Method, Request, Response, StatusCode};
 use binary::{Ended, Running};
 use feedmill::topics::{Outcome, encode};
-use secure_kafka::{INTAKE_USER, PLAIN_PASSWORD, SecureKafka, USER};
+use secure_kafka::{INTAKE_USER, PLAIN_PASSWORD, SWEEP_USER, SecureKafka, USER};
 use serde_json::{Value, json};
 use support::files::ProductFile;
 use support::{Stack, WorkerOptions, World, poll_until, wait_until};
@@ -497,6 +497,43 @@ async fn a_webhook_alone_runs_with_the_grants_of_its_stage() {
     let answer = worker.notify(&notification(&world, "products/a.xml")).await;
     assert_eq!(answer.0, 202, "{answer:?}");
     assert_eq!(world.lag().await, Some(1), "the event is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_alone_runs_with_the_grants_of_its_stage() {
+    let Some((world, broker)) = world_with_acls("doctor-sweep").await else {
+        return;
+    };
+    let (address, ca) = (broker.sasl(), broker.file("ca.pem"));
+    let mut environment = as_user(&address, &ca, SWEEP_USER);
+    environment.extend([
+        ("FEEDMILL_SWEEP__ENABLED", "true"),
+        ("FEEDMILL_SWEEP__MIN_AGE", "0s"),
+    ]);
+    let stages = ["--stages", "sweep"];
+    let seen = doctor(&world, &environment, &stages).expect_code(FINDINGS);
+    for grant in seen.remedies("kafka.") {
+        broker.as_admin(&grant);
+    }
+    doctor_settles(&world, &environment, &stages, &[])
+        .await
+        .expect_code(DONE);
+
+    world
+        .put("products/a.xml", ProductFile::new("acls", 1).xml())
+        .await;
+    let options = environment
+        .iter()
+        .fold(WorkerOptions::default(), |options, (name, value)| {
+            options.env(name, value)
+        });
+    let mut worker = world.worker(options.args(&stages));
+    let announced = poll_until(TIMEOUT, async || {
+        (world.lag().await == Some(1)).then_some(())
+    });
+    assert!(announced.await.is_some(), "{}", worker.log());
+    worker.terminate();
+    assert_eq!(worker.wait(TIMEOUT).await.code(), Some(DONE));
 }
 
 fn notification(world: &World, key: &str) -> Value {

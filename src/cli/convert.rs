@@ -13,7 +13,7 @@ use clap::Args;
 use crate::{
     config::Config,
     failure::Failure,
-    feed::{self, ConvertError, Plan, Rejection, spec::Spec},
+    feed::{self, ConvertError, Plan, Rejection, Source, spec::Spec},
 };
 
 #[derive(Debug, Args)]
@@ -37,11 +37,16 @@ pub struct Arguments {
 
 pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
     let plan = plan(config, arguments.feed.as_deref())?;
+    let source = Source {
+        key: arguments.file.display().to_string(),
+        feed: arguments.feed.clone().unwrap_or_default(),
+        ..Source::default()
+    };
     let input = open(&arguments.file)?;
     let started = Instant::now();
     let converted = match &arguments.output {
-        Some(path) => to_file(&plan, input, path),
-        None => to_standard_output(&plan, input),
+        Some(path) => to_file(&plan, &source, input, path),
+        None => to_standard_output(&plan, &source, input),
     };
     let summary = match converted {
         Ok(summary) => summary,
@@ -102,14 +107,19 @@ fn open(path: &Path) -> Result<Progress<Box<dyn Read>>, Failure> {
 }
 
 /// The file appears whole or not at all.
-fn to_file(plan: &Plan, input: impl Read, path: &Path) -> Result<feed::Summary, ConvertError> {
+fn to_file(
+    plan: &Plan,
+    source: &Source,
+    input: impl Read,
+    path: &Path,
+) -> Result<feed::Summary, ConvertError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
     let written = File::create(&part)
         .map_err(ConvertError::Write)
         .and_then(|file| {
             let mut output = BufWriter::new(file);
-            let summary = feed::convert(plan, input, &mut output)?;
+            let summary = feed::convert(plan, source, input, &mut output)?;
             output.flush().map_err(ConvertError::Write)?;
             std::fs::rename(&part, path).map_err(ConvertError::Write)?;
             Ok(summary)
@@ -122,11 +132,15 @@ fn to_file(plan: &Plan, input: impl Read, path: &Path) -> Result<feed::Summary, 
 }
 
 /// A refused file must leave no half output behind: it is spooled on disk until it is known to be good.
-fn to_standard_output(plan: &Plan, input: impl Read) -> Result<feed::Summary, ConvertError> {
+fn to_standard_output(
+    plan: &Plan,
+    source: &Source,
+    input: impl Read,
+) -> Result<feed::Summary, ConvertError> {
     use std::io::Seek;
     let mut spool = spool().map_err(ConvertError::Write)?;
     let mut output = BufWriter::new(&mut spool);
-    let summary = feed::convert(plan, input, &mut output)?;
+    let summary = feed::convert(plan, source, input, &mut output)?;
     output.flush().map_err(ConvertError::Write)?;
     drop(output);
     spool.rewind().map_err(ConvertError::Write)?;

@@ -50,13 +50,13 @@ Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 d
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take notifications in and convert, until stopped
+    /// Take notifications in, sweep the buckets and convert, until stopped
     ///
     /// SIGTERM or Ctrl-C finishes and commits what is under way; a second one leaves at once. Both are safe.
     #[command(after_help = "Example: feedmill run --config feedmill.toml --stages convert")]
     Run {
         /// Stages to run in this process, separated by commas
-        #[arg(long, value_delimiter = ',', default_value = "intake,convert")]
+        #[arg(long, value_delimiter = ',', default_value = "intake,sweep,convert")]
         stages: Vec<Stage>,
     },
     /// Convert a local file, without Kafka and S3
@@ -97,9 +97,9 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     let sources = Sources::of_process(arguments.config, arguments.profile);
     match arguments.command {
         Command::Run { stages } => {
-            let config = sound(sources)?;
+            let config = sound(sources.clone())?;
             let stages: BTreeSet<Stage> = stages.into_iter().collect();
-            on_runtime(app::run(config, &stages))
+            on_runtime(app::run(config, sources, &stages))
         }
         Command::Convert(arguments) => convert::run(&loaded(sources)?.config, &arguments),
         Command::Topics(command) => {

@@ -4,10 +4,15 @@
 
 mod feeds;
 mod kafka;
+mod outputs;
+mod prefixes;
 mod queues;
+mod s3;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -15,10 +20,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::object::ObjectRef;
+use crate::topics::layout;
 
 use super::suggest::nearest;
 use super::topic_arn::TopicArn;
-use super::{Config, Convert, Intake, Log, Output, S3};
+use super::{Config, Convert, Intake, Log, Output};
 
 /// S3's bounds on a part of a multipart upload, in bytes.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
@@ -73,8 +79,10 @@ impl fmt::Display for Finding {
 pub fn check(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     kafka::check(&config.kafka, &mut findings);
-    check_s3(&config.s3, &mut findings);
+    s3::check(config, &mut findings);
     check_intake(&config.intake, &mut findings);
+    check_topics(config, &mut findings);
+    sweep::check(config, &mut findings);
     check_convert(&config.convert, &mut findings);
     check_output(&config.output, &mut findings);
     check_ports(config.intake.listen, config.admin.listen, &mut findings);
@@ -87,20 +95,6 @@ fn at_least_one(setting: &str, value: u64, findings: &mut Vec<Finding>) {
     if value == 0 {
         findings.push(Finding::error(format!("{setting}: must be at least 1")));
     }
-}
-
-fn check_s3(s3: &S3, findings: &mut Vec<Finding>) {
-    if let Some(endpoint) = &s3.endpoint
-        && !endpoint.starts_with("http://")
-        && !endpoint.starts_with("https://")
-    {
-        findings.push(Finding::error(format!(
-            "s3.endpoint: expected http:// or https:// and a host, found {endpoint:?}"
-        )));
-    }
-    at_least_one("s3.connect_timeout_ms", s3.connect_timeout_ms, findings);
-    at_least_one("s3.read_timeout_ms", s3.read_timeout_ms, findings);
-    at_least_one("s3.max_attempts", s3.max_attempts.into(), findings);
 }
 
 fn check_intake(intake: &Intake, findings: &mut Vec<Finding>) {
@@ -129,6 +123,31 @@ fn check_intake(intake: &Intake, findings: &mut Vec<Finding>) {
         }
     }
     queues::check(&intake.queues, findings);
+}
+
+/// Topics that an S3 server writes to.
+fn check_topics(config: &Config, findings: &mut Vec<Finding>) {
+    let own: Vec<String> = layout::specs(&config.kafka)
+        .into_iter()
+        .map(|topic| topic.name)
+        .collect();
+    let mut seen = HashSet::new();
+    for topic in &config.intake.topics {
+        if !kafka::is_topic(topic) {
+            findings.push(Finding::error(format!(
+                "intake.topics: expected 1 to {} letters, digits, dots, underscores and hyphens, found {topic:?}",
+                kafka::TOPIC_BYTES
+            )));
+        } else if own.contains(topic) {
+            findings.push(Finding::error(format!(
+                "intake.topics: {topic:?} is one of feedmill's own; name the topic that the S3 server writes its notifications to"
+            )));
+        } else if !seen.insert(topic) {
+            findings.push(Finding::error(format!(
+                "intake.topics: {topic:?} is named twice"
+            )));
+        }
+    }
 }
 
 fn check_convert(convert: &Convert, findings: &mut Vec<Finding>) {
@@ -162,6 +181,7 @@ fn check_output(output: &Output, findings: &mut Vec<Finding>) {
             output.part_bytes
         )));
     }
+    s3::check_storage(output, findings);
     if !output.conditional_writes {
         findings.push(Finding::warning(
             "output.conditional_writes: is off, so a stalled worker's late write can replace a newer output",

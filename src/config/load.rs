@@ -1,4 +1,4 @@
-//! The layers: defaults < file < `[profile.NAME]` of the file < environment.
+//! The layers: defaults < file < `[profile.NAME]` of the file < environment; and behind the feeds, those of the partners' files.
 //!
 //! In: [`Sources`]. Out: [`Loaded`], whose [`Loaded::validate`] everything that runs must pass.
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::check::{Finding, Severity, check};
 use super::de;
 use super::layer::{Node, Origin, VARIABLE_PREFIX};
-use super::{Config, SettingError};
+use super::{Config, SettingError, partners};
 
 const DEFAULT_FILE: &str = "feedmill.toml";
 
@@ -50,6 +50,8 @@ pub struct Loaded {
     /// The file that was read.
     pub file: Option<PathBuf>,
     pub profile: Option<String>,
+    /// Where partners' files are, or would be if the folder were there.
+    pub feeds_dir: Option<PathBuf>,
 }
 
 /// Why there is no usable configuration.
@@ -79,6 +81,19 @@ pub enum ConfigError {
         name: String,
         known: KnownProfiles,
     },
+    #[error("read the folder of feeds {}, which feeds_dir names", path.display())]
+    FeedsDir {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "{}: unknown key {key:?}; a file of this folder holds [[feeds]] tables and nothing else, with the keys of a feed below each", path.display()
+    )]
+    NotAFeed { path: PathBuf, key: String },
+    #[error(
+        "{}: holds no feed; it needs a [[feeds]] table with a name and a match, or must go", .0.display()
+    )]
+    NoFeed(PathBuf),
     #[error(transparent)]
     Setting(#[from] SettingError),
     #[error("the configuration cannot be used:{}", Lines(.0))]
@@ -155,10 +170,17 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
     {
         settings.overlay(Node::from_variable(name, value));
     }
+    let mut config: Config = de::read(&settings)?;
+    let feeds_dir = partners::folder(&config, file.as_deref());
+    if let Some(folder) = &feeds_dir {
+        let feeds = partners::read(folder, config.feeds_dir.is_some())?;
+        partners::append(&mut config, &settings, feeds);
+    }
     Ok(Loaded {
-        config: de::read(&settings)?,
+        config,
         file,
         profile: sources.profile,
+        feeds_dir,
     })
 }
 
@@ -198,7 +220,7 @@ fn read_file(path: &Path, profile: Option<&str>) -> Result<Node, ConfigError> {
     Ok(settings)
 }
 
-fn origin(path: &Path, profile: Option<&str>) -> Origin {
+pub(super) fn origin(path: &Path, profile: Option<&str>) -> Origin {
     let path = path.display();
     Origin::File(match profile {
         Some(name) => format!("{path} [profile.{name}]").into(),
@@ -206,7 +228,7 @@ fn origin(path: &Path, profile: Option<&str>) -> Origin {
     })
 }
 
-fn parse_file(path: &Path) -> Result<toml::Table, ConfigError> {
+pub(super) fn parse_file(path: &Path) -> Result<toml::Table, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,

@@ -1,21 +1,26 @@
 //! Which feed an object belongs to.
 //!
-//! In: the feeds' `match` texts, `s3://bucket/glob`. Out: a [`Router`] that names the first feed whose match fits, in one
-//! pass over the key however many feeds there are.
+//! In: the feeds' `match` texts, `s3://bucket/glob`, and `intake.exclude`. Out: a [`Router`] that names the first feed whose
+//! match fits, in one pass over the key however many feeds there are.
 //!
 //! The bucket is literal. In the key `*` stays within a `/`, `**` crosses it, `{a,b}` chooses, and a backslash takes the
 //! next character literally. `?` and `[ab]` stand for one byte, which is one character only in ASCII.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
-use globset::{Glob, GlobBuilder, GlobSet};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 
 use crate::object::{ObjectRef, ObjectRefError};
 
-use super::Feed;
+use super::Config;
+use super::exclude::Excludes;
 
 /// Characters that mean something in a glob.
-const META: [char; 8] = ['*', '?', '[', ']', '{', '}', ',', '\\'];
+pub(super) const META: [char; 8] = ['*', '?', '[', ']', '{', '}', ',', '\\'];
+
+/// Longest glob. What it compiles to grows with it, and a key has no more than 1,024 bytes.
+const MAX_GLOB_BYTES: usize = 4_096;
 
 /// A feed's parsed `match`.
 #[derive(Clone, Debug)]
@@ -44,8 +49,8 @@ pub enum MatchError {
     WideBrackets(String),
     #[error("the glob {glob:?} cannot be read: {reason}")]
     Glob { glob: String, reason: String },
-    #[error("the globs for bucket {bucket} are too large together: {reason}")]
-    TooLarge { bucket: String, reason: String },
+    #[error("the glob has {0} bytes, more than {MAX_GLOB_BYTES}")]
+    LongGlob(usize),
 }
 
 impl FeedMatch {
@@ -75,7 +80,7 @@ impl FeedMatch {
     }
 
     /// What every key of this match begins with: the glob up to its first wildcard.
-    pub(super) fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         let glob = self.glob.glob();
         &glob[..glob.find(META).unwrap_or(glob.len())]
     }
@@ -94,21 +99,69 @@ impl FeedMatch {
         }
     }
 
+    /// The folder of every key of this match, as far as it is known: `nsx/` for `nsx/*.xml`, nothing for `*.xml`.
+    fn folder(&self) -> &str {
+        let end = ends_of_folders(self.prefix()).last().unwrap_or(0);
+        &self.prefix()[..end]
+    }
+
+    /// Whether this match takes the object.
+    pub fn takes(&self, object: &ObjectRef) -> bool {
+        self.bucket == object.bucket() && self.glob.compile_matcher().is_match(object.key())
+    }
+
+    pub(super) fn glob(&self) -> &str {
+        self.glob.glob()
+    }
+
+    /// The folder that a match takes whole, `nsx/` for `nsx/**` and nothing for `**`; `None` when it takes something else.
+    pub(super) fn whole_folder(&self) -> Option<&str> {
+        let folder = self.glob.glob().strip_suffix("**")?;
+        let is_whole = folder.is_empty() || folder.ends_with('/');
+        (is_whole && !folder.contains(META)).then_some(folder)
+    }
+
     /// Whether this match certainly takes everything that the other takes. Sees equal globs and whole folders (`a/**`);
     /// `false` means not seen, not disproved.
     pub(super) fn covers(&self, other: &Self) -> bool {
-        let folder = self.glob.glob().strip_suffix("**");
         self.bucket == other.bucket
             && (self.glob.glob() == other.glob.glob()
-                || folder.is_some_and(|folder| {
-                    let whole = folder.is_empty() || folder.ends_with('/');
-                    whole && !folder.contains(META) && other.prefix().starts_with(folder)
-                }))
+                || self
+                    .whole_folder()
+                    .is_some_and(|folder| other.prefix().starts_with(folder)))
     }
+
+    /// Whether both may take one object. Certain in its no, careful in its yes.
+    pub(super) fn may_overlap(&self, other: &Self) -> bool {
+        self.bucket == other.bucket
+            && one_begins_the_other(self.prefix(), other.prefix())
+            && one_ends_the_other(self.suffix(), other.suffix())
+    }
+
+    /// Whether a glob of keys, in whatever bucket, certainly takes everything that this match takes.
+    pub(super) fn is_covered_by(&self, glob: Glob) -> bool {
+        let is_one_key = !self.glob.glob().contains(META);
+        if is_one_key {
+            return glob.compile_matcher().is_match(self.glob.glob());
+        }
+        let bucket = self.bucket.clone();
+        Self { bucket, glob }.covers(self)
+    }
+}
+
+pub(super) fn one_begins_the_other(a: &str, b: &str) -> bool {
+    a.starts_with(b) || b.starts_with(a)
+}
+
+pub(super) fn one_ends_the_other(a: &str, b: &str) -> bool {
+    a.ends_with(b) || b.ends_with(a)
 }
 
 /// Reads a glob over keys by the rules above.
 pub(crate) fn compile(glob: &str) -> Result<Glob, MatchError> {
+    if glob.len() > MAX_GLOB_BYTES {
+        return Err(MatchError::LongGlob(glob.len()));
+    }
     let mut brackets = glob
         .split('[')
         .skip(1)
@@ -130,62 +183,90 @@ pub(crate) fn compile(glob: &str) -> Result<Glob, MatchError> {
 #[derive(Clone, Debug)]
 pub struct Router {
     buckets: HashMap<String, BucketFeeds>,
+    excludes: Excludes,
 }
 
+/// One bucket's feeds, by the folder that a match begins with, up to its first wildcard. Partners have a folder each as a
+/// rule, so that of thousands of globs the few that may fit are tried.
+type BucketFeeds = HashMap<String, Vec<Candidate>>;
+
 #[derive(Clone, Debug)]
-struct BucketFeeds {
-    globs: GlobSet,
-    /// By the number of the glob in the set, the feed's number in the configuration; ascending.
-    feeds: Vec<usize>,
+struct Candidate {
+    /// The feed's number in the configuration; ascending within a folder.
+    feed: usize,
+    source: FeedMatch,
+    /// Compiled when a key comes that has the match's ends: most of thousands never see one, and a start need not wait.
+    matcher: OnceLock<GlobMatcher>,
+}
+
+impl Candidate {
+    fn takes(&self, key: &str) -> bool {
+        let glob = &self.source.glob;
+        key.starts_with(self.source.prefix())
+            && key.ends_with(self.source.suffix())
+            && self
+                .matcher
+                .get_or_init(|| glob.compile_matcher())
+                .is_match(key)
+    }
 }
 
 impl Router {
-    /// Indices are those of `feeds`.
-    pub fn new(feeds: &[Feed]) -> Result<Self, MatchError> {
-        let mut globs: HashMap<String, Vec<(usize, Glob)>> = HashMap::new();
-        for (index, feed) in feeds.iter().enumerate() {
-            let FeedMatch { bucket, glob } = FeedMatch::parse(&feed.r#match)?;
-            globs.entry(bucket).or_default().push((index, glob));
+    /// Indices are those of `config.feeds`; feeds that are off take nothing.
+    pub fn new(config: &Config) -> Result<Self, MatchError> {
+        let mut buckets: HashMap<String, BucketFeeds> = HashMap::new();
+        for (index, feed) in config.feeds.iter().enumerate() {
+            if !feed.enabled {
+                continue;
+            }
+            let source = FeedMatch::parse(&feed.r#match)?;
+            let folders = buckets.entry(source.bucket.clone()).or_default();
+            let candidates = folders.entry(source.folder().to_owned()).or_default();
+            candidates.push(Candidate {
+                feed: index,
+                source,
+                matcher: OnceLock::new(),
+            });
         }
-        let buckets = globs
-            .into_iter()
-            .map(|(bucket, globs)| Ok((bucket.clone(), BucketFeeds::new(bucket, globs)?)))
-            .collect::<Result<_, MatchError>>()?;
-        Ok(Self { buckets })
+        Ok(Self {
+            buckets,
+            excludes: Excludes::new(&config.intake.exclude)?,
+        })
     }
 
-    /// The first feed whose match fits the object.
+    /// The first feed whose match fits the object; none for an excluded key.
     pub fn find(&self, object: &ObjectRef) -> Option<usize> {
         let bucket = self.buckets.get(object.bucket())?;
-        let first = bucket.globs.matches(object.key()).into_iter().min()?;
-        Some(bucket.feeds[first])
+        let key = object.key();
+        let first = ends_of_folders(key)
+            .filter_map(|end| bucket.get(&key[..end]))
+            .filter_map(|candidates| candidates.iter().find(|candidate| candidate.takes(key)))
+            .map(|candidate| candidate.feed)
+            .min()?;
+        (!self.excludes.takes(object)).then_some(first)
     }
 }
 
-impl BucketFeeds {
-    fn new(bucket: String, globs: Vec<(usize, Glob)>) -> Result<Self, MatchError> {
-        let (feeds, globs): (Vec<_>, Vec<_>) = globs.into_iter().unzip();
-        let globs = GlobSet::new(globs).map_err(|error| MatchError::TooLarge {
-            bucket,
-            reason: error.kind().to_string(),
-        })?;
-        Ok(Self { globs, feeds })
-    }
+/// Where the folders of a key end: 0, then behind each slash.
+pub(super) fn ends_of_folders(key: &str) -> impl Iterator<Item = usize> {
+    std::iter::once(0).chain(key.match_indices('/').map(|(slash, _)| slash + 1))
 }
 
 #[cfg(test)]
 mod tests {
+    use globset::GlobSet;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::testing;
+    use crate::config::{Feed, testing};
 
     fn router(matches: &[&str]) -> Router {
-        let feeds: Vec<Feed> = matches
-            .iter()
-            .map(|text| testing::feed("any", text))
-            .collect();
-        Router::new(&feeds).unwrap()
+        let feeds = matches.iter().map(|text| testing::feed("any", text));
+        Router::new(&Config {
+            feeds: feeds.collect(),
+            ..Config::default()
+        })
+        .unwrap()
     }
 
     fn find(router: &Router, bucket: &str, key: &str) -> Option<usize> {
@@ -200,6 +281,21 @@ mod tests {
         assert_eq!(find(&router, "a", "x.csv"), Some(3));
         assert_eq!(find(&router, "b", "nsx/x.xml"), Some(1));
         assert_eq!(find(&router, "c", "nsx/x.xml"), None);
+    }
+
+    #[test]
+    fn excluded_keys_and_feeds_that_are_off_are_passed_over() {
+        let off = Feed {
+            enabled: false,
+            ..testing::feed("off", "s3://a/nsx/**")
+        };
+        let router = Router::new(&Config {
+            feeds: vec![off, testing::feed("all", "s3://a/**")],
+            ..Config::default()
+        })
+        .unwrap();
+        assert_eq!(find(&router, "a", "nsx/x.xml"), Some(1));
+        assert_eq!(find(&router, "a", "nsx/x.xml.tmp"), None);
     }
 
     #[test]
@@ -240,6 +336,19 @@ mod tests {
     }
 
     #[test]
+    fn a_later_feed_of_a_nearer_folder_does_not_win() {
+        let router = router(&[
+            "s3://a/**/x.xml",
+            "s3://a/in/x.xml",
+            "s3://a/in/*",
+            "s3://a/**",
+        ]);
+        assert_eq!(find(&router, "a", "in/x.xml"), Some(0));
+        assert_eq!(find(&router, "a", "in/y.xml"), Some(2));
+        assert_eq!(find(&router, "a", "out/y.xml"), Some(3));
+    }
+
+    #[test]
     fn every_key_of_a_match_has_its_prefix_and_its_suffix() {
         let ends = |text: &str| {
             let parsed = FeedMatch::parse(text).unwrap();
@@ -274,6 +383,16 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn the_feed_that_is_found_is_the_first_whose_glob_fits(
+            globs in proptest::collection::vec(globs(), 1..5), key in keys()
+        ) {
+            let urls: Vec<String> = globs.iter().map(|parsed| format!("s3://bucket/{}", parsed.glob())).collect();
+            let router = router(&urls.iter().map(String::as_str).collect::<Vec<_>>());
+            let fits = |parsed: &FeedMatch| parsed.glob.compile_matcher().is_match(&key);
+            prop_assert_eq!(find(&router, "bucket", &key), globs.iter().position(fits));
+        }
 
         #[test]
         fn a_set_of_globs_agrees_with_each_glob_alone(glob in globs(), key in keys()) {

@@ -4,19 +4,23 @@
 //! the setting, where it was written, and what to do. Promise: nothing written is ignored (an unknown key is an error),
 //! and everything has a default but `kafka.brokers`, `output.bucket` and the feeds.
 //!
-//! * [`load`]: the layers, defaults < file < profile < environment
+//! * [`load`]: the layers, defaults < file < profile < environment; [`partners`]: the folder of feeds, one file a partner
 //! * [`check`]: what types cannot say: collisions, loops, shadowed feeds, unsafe listening
 //! * [`pause`]: lengths of time, `"3h"`
-//! * [`matcher`]: which feed an object belongs to; [`template`]: which key its output gets; [`queue_url`] and [`topic_arn`]: where a
-//!   queue or a topic is
-//! * [`show`]: the settings in force, secrets hidden
+//! * [`matcher`]: which feed an object belongs to; [`exclude`]: which belong to none; [`template`]: which key its output gets;
+//!   [`queue_url`] and [`topic_arn`]: where a queue or a topic is
+//! * [`show`]: the settings in force, secrets hidden; [`diff`]: which of them a running process can't take over
 
 mod check;
 mod de;
+mod diff;
+pub mod exclude;
+mod feed;
 mod fields;
 mod layer;
 mod load;
 pub mod matcher;
+mod partners;
 pub mod pause;
 pub mod queue_url;
 mod secret;
@@ -28,7 +32,7 @@ pub mod template;
 mod testing;
 pub mod topic_arn;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,10 +40,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::feed::Limits;
-use crate::feed::spec::{Fields, Format, OutputFormat, Spec};
 
 pub use check::{Finding, Severity, check};
+pub use diff::{reloaded, restart_needed};
+pub use feed::{After, Feed};
 pub use load::{ConfigError, Loaded, Sources, load};
+pub use partners::files as feed_files;
 pub use secret::{Properties, Secret};
 pub use setting_error::SettingError;
 pub use show::show;
@@ -61,14 +67,25 @@ pub struct Config {
     pub log: Log,
     pub shutdown: Shutdown,
     /// Folder of further `*.toml` files with feeds, one file a partner; relative to the configuration file. Left out: `feeds.d`, if
-    /// it is there.
+    /// it is there. Empty: none.
     pub feeds_dir: Option<PathBuf>,
     /// The partners' feeds; the first whose `match` fits an object converts it. Those of the folder follow, by file name.
     pub feeds: Vec<Feed>,
 }
 
+impl Config {
+    /// The buckets that feeds in use read from.
+    pub fn input_buckets(&self) -> BTreeSet<String> {
+        let enabled = self.feeds.iter().filter(|feed| feed.enabled);
+        enabled
+            .filter_map(|feed| matcher::FeedMatch::parse(&feed.r#match).ok())
+            .map(|parsed| parsed.bucket().to_owned())
+            .collect()
+    }
+}
+
 /// The brokers, and how feedmill works with them.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kafka {
     /// `host:port` of one or more brokers to start from; required.
@@ -114,7 +131,7 @@ impl Default for Kafka {
 }
 
 /// TLS and SASL towards the brokers. Paths are relative to the working directory, files are PEM.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Security {
     /// Left out: what the other settings ask for, see [`Security::effective_protocol`].
@@ -187,7 +204,7 @@ pub enum SaslMechanism {
 }
 
 /// When finished work is committed while more is coming; an idle worker commits at once. Whichever comes first.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Commit {
     /// Milliseconds since the first finished result. Longer: fewer transactions, later results.
@@ -209,7 +226,7 @@ impl Default for Commit {
 }
 
 /// The S3 server. Credentials come by the SDK's ordinary chain (environment, profile, instance role), unless named here.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct S3 {
     /// `http(s)://host[:port]`; left out: AWS.
@@ -225,7 +242,8 @@ pub struct S3 {
     /// Tries of one request inside the SDK, the first included; feedmill's own retries come on top.
     pub max_attempts: u32,
     pub credentials: Credentials,
-    /// Buckets that are elsewhere, or belong to somebody else; what is left out is as for all others.
+    /// Buckets that are elsewhere, or belong to somebody else; what is left out is as for all others. A bucket has one
+    /// account: outputs in an input bucket are written with the credentials that read it.
     pub buckets: BTreeMap<String, Bucket>,
 }
 
@@ -236,7 +254,7 @@ pub struct Credentials {
     pub access_key_id: Option<String>,
     pub secret_access_key: Option<Secret>,
     pub session_token: Option<Secret>,
-    /// A profile of the SDK's own configuration files.
+    /// A profile of the SDK's own configuration files, for its credentials only; it goes before the environment's.
     pub profile: Option<String>,
     /// ARN of a role to assume.
     pub role_arn: Option<String>,
@@ -274,7 +292,7 @@ impl Default for S3 {
 }
 
 /// The webhook that takes an S3 server's notifications.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Intake {
     /// Address and port; port 0 takes a free one. Beyond loopback only with a token.
@@ -329,7 +347,7 @@ pub struct Queue {
 }
 
 /// Looking through the buckets for what no notification told of.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sweep {
     pub enabled: bool,
@@ -367,7 +385,7 @@ pub struct ListFile {
 }
 
 /// How much a worker converts at once, and what a file may not exceed.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Convert {
     /// Files of one worker at a time. More: better use of a slow S3, more memory.
@@ -389,7 +407,7 @@ impl Default for Convert {
 }
 
 /// Where the JSON goes.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Output {
     /// Required. May be a source bucket, under a prefix that no feed matches.
@@ -403,7 +421,7 @@ pub struct Output {
     /// Bytes of one part of a multipart upload, at least S3's minimum of 5 MiB. Larger: fewer requests, more memory per
     /// file in flight, and larger outputs, which may have 10,000 parts.
     pub part_bytes: u64,
-    /// `Content-Type` of the outputs; left out: `application/json`, and `application/x-ndjson` for lines.
+    /// `Content-Type` of the outputs. Neither this nor the options that follow are part of a feed's mapping hash; left out: `application/json`, and `application/x-ndjson` for lines.
     pub content_type: Option<String>,
     /// `Cache-Control` of the outputs.
     pub cache_control: Option<String>,
@@ -454,7 +472,7 @@ pub enum Layout {
 }
 
 /// What a worker keeps on disk.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
     /// Made when missing; deleting it is always safe, a start then takes longer.
@@ -470,7 +488,7 @@ impl Default for State {
 }
 
 /// Health and metrics.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// Address and port of `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one.
@@ -487,7 +505,7 @@ impl Default for Admin {
 }
 
 /// What is logged, and how.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     pub format: LogFormat,
@@ -514,7 +532,7 @@ pub enum LogFormat {
 }
 
 /// What happens between SIGTERM and the end.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
     /// Seconds for work in flight to finish and be committed; what is left then is done again by another worker.
@@ -526,87 +544,6 @@ impl Default for Shutdown {
     fn default() -> Self {
         Self {
             drain_timeout_secs: 25,
-        }
-    }
-}
-
-/// One partner's feed: which objects it takes, and what becomes of their records.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Feed {
-    /// Names the feed in results, metrics and messages: letters, digits, `.`, `_` and `-`.
-    pub name: String,
-    /// `s3://bucket/glob`: the bucket literal; in the key `*` stays within a `/`, `**` does not.
-    pub r#match: String,
-    /// Off: as if the feed were not there.
-    #[serde(default = "yes")]
-    pub enabled: bool,
-    /// Whom to ask about it.
-    #[serde(default)]
-    pub owner: Option<String>,
-    #[serde(default)]
-    pub description: Option<String>,
-    /// For people and their tools; feedmill does nothing by them.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    #[serde(default)]
-    pub format: Format,
-    /// Path from the root to the records, `rss/channel/item`; left out: the children of the root.
-    #[serde(default)]
-    pub record: Option<String>,
-    /// Prefixes as used in this feed's paths, each with its URI; other prefixes are taken literally.
-    #[serde(default)]
-    pub namespaces: BTreeMap<String, String>,
-    /// Elements that are always arrays, with one child too.
-    #[serde(default)]
-    pub arrays: Vec<String>,
-    /// Output fields in their order, each with where it comes from; left out: the record is converted whole.
-    #[serde(default, serialize_with = "fields::as_written")]
-    pub fields: Option<Fields>,
-    /// `array` or `lines`.
-    #[serde(default)]
-    pub output_format: OutputFormat,
-    /// What happens to the source afterwards.
-    #[serde(default)]
-    pub after: After,
-}
-
-impl Feed {
-    /// What the conversion engine needs to know of this feed: everything that decides the bytes of an output.
-    pub fn spec(&self) -> Spec {
-        Spec {
-            format: self.format,
-            record: self.record.clone(),
-            namespaces: self.namespaces.clone(),
-            arrays: self.arrays.clone(),
-            fields: self.fields.clone(),
-            output: self.output_format,
-        }
-    }
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// What happens to a source object after its outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "snake_case")]
-pub enum After {
-    #[default]
-    Keep,
-}
-
-impl TryFrom<String> for After {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
-        match name.as_str() {
-            "keep" => Ok(Self::Keep),
-            "delete" | "move" | "tag" => Err(format!(
-                "{name:?} is not supported yet, sources can only be kept: after = \"keep\""
-            )),
-            _ => Err(format!("expected \"keep\", found {name:?}")),
         }
     }
 }

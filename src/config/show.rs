@@ -6,12 +6,34 @@ use super::Config;
 
 const FIELDS: &str = "feeds.fields";
 
+/// The settings first, then the feeds in the order in which they are tried, wherever they stand.
 pub fn show(config: &Config) -> String {
-    let settings = Table::try_from(config).expect(
+    let mut settings = Table::try_from(config).expect(
         "settings hold texts, 63-bit numbers, booleans, lists and tables, and TOML has them all",
     );
+    let has_partners = config.feeds.iter().any(|feed| feed.file.is_some());
+    if has_partners {
+        // Loaded again, the folder's feeds must not come twice.
+        settings.insert("feeds_dir".into(), "".into());
+    }
+    let feeds = match config.feeds.is_empty() {
+        true => None,
+        false => settings.remove("feeds"),
+    };
     let mut text = String::new();
     write_table(&mut text, "", &settings);
+    let tables = feeds
+        .as_ref()
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    for (feed, table) in config.feeds.iter().zip(tables.filter_map(Value::as_table)) {
+        let heading = match &feed.file {
+            Some(file) => format!("# {file}\n[[feeds]]"),
+            None => "[[feeds]]".to_owned(),
+        };
+        write_section(&mut text, &heading, "feeds", table);
+    }
     text
 }
 

@@ -62,7 +62,7 @@ impl KeyTemplate {
     }
 
     /// What stands before and after the source's key in outputs of this bucket and feed.
-    pub(super) fn around_key(&self, bucket: &str, feed: &str) -> (String, String) {
+    pub(crate) fn around_key(&self, bucket: &str, feed: &str) -> (String, String) {
         let render = |parts: &[Part]| -> String {
             let texts = parts.iter().map(|part| match part {
                 Part::Literal(text) => text.as_str(),

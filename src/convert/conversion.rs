@@ -57,20 +57,21 @@ const GZIP: [u8; 2] = [0x1F, 0x8B];
 /// Converts a body; parts of a large output are uploaded on the way, and none of them is visible yet.
 pub async fn convert<'a>(
     plan: Arc<Plan>,
+    source: feed::Source,
     body: Body,
     upload: Upload<'a>,
     part_bytes: usize,
 ) -> Result<Converted<'a>, Unconverted> {
     if body.length().is_none_or(|length| length > SMALL) {
-        return stream(plan, body, upload, part_bytes).await;
+        return stream(plan, source, body, upload, part_bytes).await;
     }
     let bytes = body.collect().await.map_err(read_failed)?;
     if bytes.starts_with(&GZIP) {
         // What it takes to decompress can't be told from its size.
-        return stream(plan, bytes.reader(), upload, part_bytes).await;
+        return stream(plan, source, bytes.reader(), upload, part_bytes).await;
     }
     let mut writer = Whole::new(part_bytes.min(SMALL_OUTPUT));
-    match feed::convert(&plan, &bytes[..], &mut writer) {
+    match feed::convert(&plan, &source, &bytes[..], &mut writer) {
         Ok(summary) => {
             let (last, sha256) = writer.finish();
             Ok(Converted {
@@ -82,7 +83,9 @@ pub async fn convert<'a>(
         }
         Err(ConvertError::Rejected(rejection)) => Err(Unconverted::Rejected(rejection)),
         // More output than fits, from few bytes: as a stream then.
-        Err(ConvertError::Write(_)) => stream(plan, bytes.reader(), upload, part_bytes).await,
+        Err(ConvertError::Write(_)) => {
+            stream(plan, source, bytes.reader(), upload, part_bytes).await
+        }
         Err(ConvertError::Read(error)) => Err(read_failed(error)),
     }
 }
@@ -90,6 +93,7 @@ pub async fn convert<'a>(
 /// Runs the engine on a thread of its own, and uploads the parts it hands over.
 async fn stream<'a>(
     plan: Arc<Plan>,
+    source: feed::Source,
     input: impl Read + Send + 'static,
     mut upload: Upload<'a>,
     part_bytes: usize,
@@ -100,7 +104,7 @@ async fn stream<'a>(
             part: Whole::new(part_bytes),
             sender,
         };
-        let summary = feed::convert(&plan, input, &mut writer)?;
+        let summary = feed::convert(&plan, &source, input, &mut writer)?;
         let (last, sha256) = writer.part.finish();
         Ok((summary, last, sha256))
     });

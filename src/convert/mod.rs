@@ -1,6 +1,7 @@
 //! The convert stage: an event in, its outcome out, and the object's JSON in the output bucket.
 //!
 //! * [`decide`]: what an event asks for, given what is settled; pure
+//! * [`feeds`]: which feed an object belongs to, and how it converts; replaced while running
 //! * [`settle`]: one event to one ending: look, read, convert, write
 //! * [`source`], [`conversion`], [`output`]: the object as a stream, the engine, the fenced write
 //! * [`answer`]: the records that say how an event ended
@@ -9,6 +10,7 @@
 pub mod answer;
 mod conversion;
 mod decide;
+mod feeds;
 mod output;
 mod settle;
 mod source;
@@ -20,13 +22,13 @@ use sha2::{Digest, Sha256};
 use tracing::info;
 
 use crate::{
-    config::{self, Config, Output, matcher::Router, template::KeyTemplate},
+    config::{self, Config, Output, template::KeyTemplate},
     feed::{Plan, spec::OutputFormat},
     kafka::{
         Decoded, Finished, Input, OutRecord, Position, RawRecord, Slot, Stage, StageSettings,
         StateBytes,
     },
-    object::ObjectRef,
+    live::Live,
     s3::Accounts,
     telemetry::{metrics::ConvertMetrics, trace::TraceContext},
     topics::{
@@ -34,6 +36,7 @@ use crate::{
     },
 };
 use answer::{Answer, Ending, Matched, Refusal, TopicNames};
+pub use feeds::Feeds;
 use settle::Settling;
 use state::Settled;
 
@@ -71,9 +74,8 @@ pub enum BuildError {
 
 /// The convert stage of one worker.
 pub struct Convert {
-    s3: Accounts,
-    router: Router,
-    feeds: Vec<Feed>,
+    feeds: Arc<Live<Feeds>>,
+    s3: Arc<Live<Accounts>>,
     template: KeyTemplate,
     output: Output,
     topics: TopicNames,
@@ -87,15 +89,14 @@ pub struct Convert {
 impl Convert {
     pub fn new(
         config: &Config,
-        s3: Accounts,
+        feeds: Arc<Live<Feeds>>,
+        s3: Arc<Live<Accounts>>,
         topics: &Topics,
         worker: String,
         metrics: ConvertMetrics,
     ) -> Result<Self, BuildError> {
-        let feeds = config.feeds.iter().map(|feed| Feed::compile(feed, config));
         Ok(Self {
-            router: Router::new(&config.feeds)?,
-            feeds: feeds.collect::<Result<_, _>>()?,
+            feeds,
             template: KeyTemplate::parse(&config.output.key)?,
             output: config.output.clone(),
             topics: topics.into(),
@@ -122,12 +123,6 @@ impl Convert {
 
     fn part_bytes(&self) -> usize {
         usize::try_from(self.output.part_bytes).unwrap_or(usize::MAX)
-    }
-
-    fn feed_of(&self, object: &ObjectRef) -> Option<&Feed> {
-        self.router
-            .find(object)
-            .and_then(|index| self.feeds.get(index))
     }
 
     fn answer(
@@ -180,7 +175,7 @@ impl Convert {
 }
 
 impl Feed {
-    fn compile(feed: &config::Feed, config: &Config) -> Result<Self, BuildError> {
+    pub fn compile(feed: &config::Feed, config: &Config) -> Result<Self, BuildError> {
         let spec = feed.spec();
         let plan = Plan::compile(&spec, config.convert.limits.clone()).map_err(|source| {
             BuildError::Plan {
@@ -284,7 +279,8 @@ impl Stage for Convert {
         let object = event
             .object()
             .expect("decode refuses events that name no object");
-        let feed = self.feed_of(&object);
+        let feeds = self.feeds.current();
+        let feed = feeds.of(&object);
         let settling = Settling {
             stage: &self,
             event: &event,

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use aws_sdk_s3::Client;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -13,12 +14,13 @@ use super::{
     conversion::{self, Converted, Unconverted},
     decide::{self, Found, Look, Wanted},
     output::{self, Expected, Meaning, Origin, Target, Upload, WriteError},
-    source::{self, Body, Fetched, Version},
+    source::{self, Fetched, Source, Version},
     state::Settled,
 };
 use crate::{
     config::Layout,
     faults::{self, Fault},
+    feed,
     kafka::Slot,
     object::{ETag, MAX_KEY_BYTES, ObjectRef},
     s3::{Failure, S3Error},
@@ -125,7 +127,7 @@ impl Settling<'_> {
             return Ok(Ending::Duplicate);
         }
         let source = match source::fetch(
-            stage.s3.of(self.object.bucket()),
+            &self.s3(self.object.bucket()),
             self.object,
             self.event.etag.as_ref(),
             stage.stall,
@@ -146,8 +148,7 @@ impl Settling<'_> {
         {
             return Ok(found(outcome, source.version));
         }
-        self.convert(feed, source.version, source.body, expected)
-            .await
+        self.convert(feed, source, expected).await
     }
 
     /// Whether an output is there that is not the one the state names: a killed worker wrote it, or a stranger, and what
@@ -158,8 +159,8 @@ impl Settling<'_> {
             return Ok(false);
         }
         for output in decide::outputs_to_compare(self.state, &stage.output.bucket) {
-            let s3 = stage.s3.of(&output.bucket);
-            let standing = output::head(s3, &output.bucket, &output.key).await?;
+            let s3 = self.s3(&output.bucket);
+            let standing = output::head(&s3, &output.bucket, &output.key).await?;
             let Some(standing) = standing.filter(|standing| standing.etag != output.etag) else {
                 continue;
             };
@@ -177,10 +178,15 @@ impl Settling<'_> {
     async fn convert(
         &self,
         feed: &Feed,
-        source: Version,
-        body: Body,
+        source: Source,
         expected: &Expected,
     ) -> Result<Ending, Again> {
+        let about = self.about(feed, &source);
+        let Source {
+            version: source,
+            body,
+            ..
+        } = source;
         let target = self.target(feed, &source);
         if target.key.len() > MAX_KEY_BYTES {
             let message = format!(
@@ -192,14 +198,17 @@ impl Settling<'_> {
                 Refusal::new("output_key_too_long", message),
             ));
         }
-        let upload = Upload::new(
-            self.stage.s3.of(&target.bucket),
-            &target,
-            &self.stage.output,
-        );
+        let s3 = self.s3(&target.bucket);
+        let upload = Upload::new(&s3, &target, &self.stage.output);
         let began = Instant::now();
-        let converted =
-            conversion::convert(feed.plan.clone(), body, upload, self.stage.part_bytes()).await;
+        let converted = conversion::convert(
+            feed.plan.clone(),
+            about,
+            body,
+            upload,
+            self.stage.part_bytes(),
+        )
+        .await;
         self.stage.metrics.converted_in(began.elapsed());
         match converted {
             Ok(converted) => self.write(converted, &target, source, expected).await,
@@ -272,8 +281,8 @@ impl Settling<'_> {
         sha256: &str,
         size: u64,
     ) -> Result<Refused, Again> {
-        let s3 = self.stage.s3.of(&target.bucket);
-        let Some(standing) = output::head(s3, &target.bucket, &target.key).await? else {
+        let s3 = self.s3(&target.bucket);
+        let Some(standing) = output::head(&s3, &target.bucket, &target.key).await? else {
             return Ok(Refused::StartOver(Expected::Nothing));
         };
         let named = self.named_output(&target.bucket, &target.key).is_some();
@@ -286,7 +295,7 @@ impl Settling<'_> {
                 Meaning::Other(etag) if self.stage.output.layout == Layout::Versioned => {
                     let (bucket, key) = (&target.bucket, &target.key);
                     Refused::EarlierAttempt(Written {
-                        sha256: output::hash(s3, bucket, key, &etag, self.stage.stall).await?,
+                        sha256: output::hash(&s3, bucket, key, &etag, self.stage.stall).await?,
                         size: standing.size,
                         etag,
                     })
@@ -305,6 +314,22 @@ impl Settling<'_> {
         outputs
             .iter()
             .find(|output| output.bucket == bucket && output.key == key)
+    }
+
+    /// What mappings may know of the source.
+    fn about(&self, feed: &Feed, source: &Source) -> feed::Source {
+        feed::Source {
+            bucket: self.object.bucket().to_owned(),
+            key: self.object.key().to_owned(),
+            etag: source.version.etag.as_str().to_owned(),
+            last_modified: source.last_modified.clone(),
+            feed: feed.name.clone(),
+        }
+    }
+
+    /// The client for a bucket, as it is configured now: what waits for a wrong account to be corrected gets the new one.
+    fn s3(&self, bucket: &str) -> Client {
+        self.stage.s3.current().of(bucket).clone()
     }
 
     /// What the state says must stand at the output's key.
@@ -340,7 +365,7 @@ impl Settling<'_> {
     /// Waiting does not bring an archived object back; but what is settled already, before it was archived, stays so.
     async fn archived(&self, wanted: Wanted, error: S3Error) -> Result<Ending, Again> {
         let (bucket, key) = (self.object.bucket(), self.object.key());
-        let Some(standing) = output::head(self.stage.s3.of(bucket), bucket, key).await? else {
+        let Some(standing) = output::head(&self.s3(bucket), bucket, key).await? else {
             return Err(Again::Absent);
         };
         let version = Version {

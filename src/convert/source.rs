@@ -7,6 +7,7 @@ use std::{
 
 use aws_sdk_s3::{Client, primitives::ByteStream};
 use bytes::{Buf, Bytes, BytesMut};
+use jiff::Timestamp;
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
@@ -25,6 +26,8 @@ pub struct Version {
 /// An object being read.
 pub struct Source {
     pub version: Version,
+    /// RFC 3339, in UTC.
+    pub last_modified: Option<String>,
     pub body: Body,
 }
 
@@ -79,12 +82,20 @@ async fn get(
         .version_id()
         .filter(|id| *id != "null")
         .map(str::to_owned);
+    let last_modified = response
+        .last_modified()
+        .and_then(|time| Timestamp::from_second(time.secs()).ok())
+        .map(|time| time.to_string());
     let length = response
         .content_length()
         .and_then(|length| u64::try_from(length).ok());
     let body = Body::new(response.body, length, stall);
     let version = Version { etag, version_id };
-    Ok(Fetched::There(Box::new(Source { version, body })))
+    Ok(Fetched::There(Box::new(Source {
+        version,
+        last_modified,
+        body,
+    })))
 }
 
 /// A body: one chunk is held, and each is waited for at most `stall`.

@@ -35,6 +35,19 @@ pub use reject::{ConvertError, Reason, Rejection};
 use spec::Format;
 use write::Records;
 
+/// What is known of the file besides its bytes: `$source` in mappings. All of it is the same whenever the same version is
+/// converted, so that outputs stay deterministic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    pub bucket: String,
+    pub key: String,
+    pub etag: String,
+    /// RFC 3339, in UTC; `None` when the server did not say.
+    pub last_modified: Option<String>,
+    /// Name of the feed.
+    pub feed: String,
+}
+
 /// What a conversion came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -54,6 +67,7 @@ const SNIFF_BYTES: usize = 4 << 10;
 /// On an error, what `output` has got is a part and no result; it must not become visible to anybody.
 pub fn convert(
     plan: &Plan,
+    _source: &Source,
     mut input: impl Read,
     mut output: impl Write,
 ) -> Result<Summary, ConvertError> {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::notification::{Dialect, IgnoreReason, Notification};
 use crate::{
     config::Kafka,
-    kafka::{LogContext, partitioner::partition_of, settings},
+    kafka::{LogContext, Position, partitioner::partition_of, settings},
     telemetry::{metrics::IntakeMetrics, trace::TraceContext},
     topics::{Millis, ObjectEvent, RejectedNotification, Topics, encode},
 };
@@ -90,28 +90,36 @@ impl Publisher {
         notification: &Notification,
         trace: &TraceContext,
     ) -> Result<Uuid, PublishError> {
-        let mut event = observed(notification);
-        event.trace_parent = Some(trace.traceparent().to_owned());
-        let key = notification.object.message_key();
+        let event = ObjectEvent {
+            trace_parent: Some(trace.traceparent().to_owned()),
+            ..observed(notification)
+        };
+        self.append(&event).await?;
+        self.metrics.accepted(notification.dialect);
+        Ok(event.id.0)
+    }
+
+    /// Appends an event; where it is, once Kafka has acknowledged it.
+    pub async fn append(&self, event: &ObjectEvent) -> Result<Position, PublishError> {
+        let key = format!("{}/{}", event.bucket, event.key);
         let id = event.id.to_string();
-        let headers = OwnedHeaders::new()
-            .insert(Header {
-                key: "event-id",
-                value: Some(&id),
-            })
-            .insert(Header {
+        let mut headers = OwnedHeaders::new().insert(Header {
+            key: "event-id",
+            value: Some(&id),
+        });
+        if let Some(trace_parent) = &event.trace_parent {
+            headers = headers.insert(Header {
                 key: "traceparent",
-                value: Some(trace.traceparent()),
+                value: Some(trace_parent),
             });
-        let payload = encode(&event);
+        }
+        let payload = encode(event);
         let record = FutureRecord::to(&self.topics.events)
             .partition(partition_of(key.as_bytes(), self.partitions))
             .key(&key)
             .payload(&payload)
             .headers(headers);
-        self.append(&self.topics.events, record).await?;
-        self.metrics.accepted(notification.dialect);
-        Ok(event.id.0)
+        self.send(&self.topics.events, record).await
     }
 
     /// Counts what asks for nothing.
@@ -129,15 +137,16 @@ impl Publisher {
         let payload = encode(&RejectedNotification::new(source, reason, body));
         let record =
             FutureRecord::<(), _>::to(&self.topics.rejected_notifications).payload(&payload);
-        self.append(&self.topics.rejected_notifications, record)
+        self.send(&self.topics.rejected_notifications, record)
             .await
+            .map(drop)
     }
 
-    async fn append<K>(
+    async fn send<K>(
         &self,
         topic: &str,
         record: FutureRecord<'_, K, Vec<u8>>,
-    ) -> Result<(), PublishError>
+    ) -> Result<Position, PublishError>
     where
         K: rdkafka::message::ToBytes + ?Sized,
     {
@@ -146,10 +155,16 @@ impl Publisher {
         if producer.client().fatal_error().is_some() {
             self.replace_producer();
         }
-        sent.map(drop).map_err(|(source, _)| PublishError::Append {
-            topic: topic.to_owned(),
-            source,
-        })
+        match sent {
+            Ok(delivery) => Ok(Position {
+                partition: delivery.partition,
+                offset: delivery.offset,
+            }),
+            Err((source, _)) => Err(PublishError::Append {
+                topic: topic.to_owned(),
+                source,
+            }),
+        }
     }
 
     fn producer(&self) -> Producer {

@@ -72,6 +72,11 @@ impl View {
         self.store.get(partition_of(key, self.partitions), key)
     }
 
+    /// Which log another topic is: positions in one mean nothing in another of the same name.
+    pub fn log_of(&self, kafka: &Kafka, topic: &str) -> Result<LogIdentity, ReadError> {
+        identify(kafka, &self.reader, topic).map(|(_, log)| log)
+    }
+
     /// Partitions of the topic, and of those that are partitioned alike.
     pub fn partitions(&self) -> i32 {
         self.partitions

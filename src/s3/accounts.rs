@@ -18,6 +18,7 @@ const AWS: &str = "aws";
 /// The clients, by bucket.
 #[derive(Clone)]
 pub struct Accounts {
+    settings: config::S3,
     usual: Reached,
     named: BTreeMap<String, Reached>,
 }
@@ -39,7 +40,19 @@ impl Accounts {
             let account = Account::of(settings, bucket);
             named.insert(name.clone(), reached(&base, &mut made, account).await);
         }
-        Self { usual, named }
+        Self {
+            settings: settings.clone(),
+            usual,
+            named,
+        }
+    }
+
+    /// The clients of changed settings; with unchanged ones the same, with their connections and credentials.
+    pub async fn renewed(&self, settings: &config::S3) -> Self {
+        match self.settings == *settings {
+            true => self.clone(),
+            false => Self::new(settings).await,
+        }
     }
 
     /// The client for a bucket.

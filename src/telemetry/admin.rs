@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use crate::kafka::Status;
+use crate::{kafka::Status, reload::ReloadStatus};
 
 /// A kafka thread that has not gone round its loop for this long is not healthy.
 const STALE: Duration = Duration::from_secs(60);
@@ -18,6 +18,7 @@ pub struct AdminState {
     pub metrics: Metrics,
     /// The stages that run in this process, by name.
     pub runtimes: Vec<(Arc<str>, Status)>,
+    pub reload: ReloadStatus,
 }
 
 /// Serves until `shutdown`.
@@ -65,6 +66,11 @@ async fn readyz(State(state): State<AdminState>) -> (StatusCode, String) {
     }
     if body.is_empty() {
         body.push_str("ok\n");
+    }
+    // What ran before goes on, so this is said and holds up nothing.
+    if let Some(failure) = state.reload.failure() {
+        body.push_str(&failure);
+        body.push('\n');
     }
     (code, body)
 }

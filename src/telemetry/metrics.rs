@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Counter, Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder, core::Collector,
+    Counter, Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder, core::Collector,
 };
 
 use crate::{
@@ -97,13 +97,129 @@ impl QueueMetrics {
     }
 }
 
+/// What the sweep counts.
+#[derive(Clone)]
+pub struct SweepMetrics {
+    pub listed: IntCounter,
+    pub announced: IntCounterVec,
+    pub failures: IntCounterVec,
+    pub duration: Histogram,
+    pub running: IntGauge,
+    pub last_success: IntGauge,
+}
+
+impl SweepMetrics {
+    fn new(registry: &Registry) -> Self {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauge =
+            |name: &str, help: &str| register(registry, IntGauge::new(name.to_owned(), help));
+        Self {
+            listed: register(
+                registry,
+                IntCounter::new(
+                    "feedmill_sweep_objects_listed_total",
+                    "Sources and outputs that sweeps looked at.",
+                ),
+            ),
+            announced: counters(
+                "feedmill_sweep_announced_total",
+                "Events that sweeps appended, by kind.",
+                &["kind"],
+            ),
+            failures: counters(
+                "feedmill_sweep_failures_total",
+                "Requests of sweeps that failed, and entries that can't be read, by reason.",
+                &["reason"],
+            ),
+            duration: register(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new("feedmill_sweep_duration_seconds", "Time of a sweep.")
+                        .buckets(vec![1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 10_800.0]),
+                ),
+            ),
+            running: gauge("feedmill_sweep_running", "1 while this process sweeps."),
+            last_success: gauge(
+                "feedmill_sweep_last_success_timestamp_seconds",
+                "End of the last sweep of this process that saw everything, in seconds since 1970; 0 before.",
+            ),
+        }
+    }
+}
+
+/// What reloading the configuration counts.
+#[derive(Clone)]
+pub struct ReloadMetrics {
+    reloads: IntCounterVec,
+    last_successful: IntGauge,
+    last_applied_at: IntGauge,
+    feeds: IntGauge,
+}
+
+impl ReloadMetrics {
+    fn new(registry: &Registry) -> Self {
+        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
+        let reloads = Opts::new(
+            "feedmill_config_reloads_total",
+            "Changed configurations, by whether they were taken over.",
+        );
+        Self {
+            reloads: register(registry, IntCounterVec::new(reloads, &["result"])),
+            last_successful: gauge(
+                "feedmill_config_last_reload_successful",
+                "1 when the files' configuration is sound, 0 when it was not taken over.",
+            ),
+            last_applied_at: gauge(
+                "feedmill_config_last_reload_timestamp_seconds",
+                "When the configuration that runs was taken over, in Unix time.",
+            ),
+            feeds: gauge("feedmill_config_feeds", "Feeds in use."),
+        }
+    }
+
+    /// Notes the configuration of the start.
+    pub fn started(&self, feeds: usize) {
+        for result in ["applied", "failed"] {
+            self.reloads.with_label_values(&[result]);
+        }
+        self.in_force(feeds);
+    }
+
+    /// Counts a configuration that was taken over.
+    pub fn applied(&self, feeds: usize) {
+        self.reloads.with_label_values(&["applied"]).inc();
+        self.in_force(feeds);
+    }
+
+    /// Counts a configuration that was not taken over.
+    pub fn failed(&self) {
+        self.reloads.with_label_values(&["failed"]).inc();
+        self.last_successful.set(0);
+    }
+
+    /// The files are again as they run.
+    pub fn mended(&self) {
+        self.last_successful.set(1);
+    }
+
+    fn in_force(&self, feeds: usize) {
+        self.last_successful.set(1);
+        self.last_applied_at.set(jiff::Timestamp::now().as_second());
+        self.feeds.set(i64::try_from(feeds).unwrap_or(i64::MAX));
+    }
+}
+
 /// All metrics of a process.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
+    pub reload: ReloadMetrics,
     pub convert: ConvertMetrics,
     pub intake: IntakeMetrics,
     pub queue: QueueMetrics,
+    pub sweep: SweepMetrics,
 }
 
 impl Metrics {
@@ -179,6 +295,8 @@ impl Metrics {
         );
         build.set(1);
         Self {
+            reload: ReloadMetrics::new(&registry),
+            sweep: SweepMetrics::new(&registry),
             registry,
             convert,
             intake,

@@ -8,12 +8,18 @@ use anyhow::{Context, Result};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::types::EncodingType;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use feedmill::object::ETag;
+use futures::{TryStreamExt, stream};
+use percent_encoding::percent_decode_str;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Objects removed at a time.
+const DELETES: usize = 16;
 
 #[derive(Clone)]
 pub struct Store {
@@ -122,13 +128,15 @@ impl Store {
 
     pub async fn list(&self, bucket: &str) -> Result<Vec<Listed>> {
         let request = self.client.list_objects_v2().bucket(bucket);
+        // XML cannot hold every key.
+        let request = request.encoding_type(EncodingType::Url);
         let mut pages = request.into_paginator().send();
         let mut listed = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.with_context(|| format!("list {bucket}"))?;
             for object in page.contents() {
                 listed.push(Listed {
-                    key: object.key().context("an entry without a key")?.to_owned(),
+                    key: decoded(object.key().context("an entry without a key")?)?,
                     etag: etag(object.e_tag())?,
                 });
             }
@@ -138,9 +146,11 @@ impl Store {
 
     /// Removes a bucket and everything in it.
     pub async fn remove_bucket(&self, bucket: &str) -> Result<()> {
-        for object in self.list(bucket).await? {
-            self.delete(bucket, &object.key).await?;
-        }
+        stream::iter(self.list(bucket).await?.into_iter().map(Ok))
+            .try_for_each_concurrent(DELETES, |object| async move {
+                self.delete(bucket, &object.key).await
+            })
+            .await?;
         let request = self.client.delete_bucket().bucket(bucket).send();
         request
             .await
@@ -151,6 +161,11 @@ impl Store {
 
 fn variable(name: &str, default: &str) -> String {
     env::var(name).unwrap_or_else(|_| default.into())
+}
+
+fn decoded(key: &str) -> Result<String> {
+    let key = key.replace('+', " ");
+    Ok(percent_decode_str(&key).decode_utf8()?.into_owned())
 }
 
 fn etag(raw: Option<&str>) -> Result<ETag> {

@@ -36,6 +36,7 @@ pub const SCRAM_PASSWORD: &str = "hush-scram-9b7c";
 
 /// Further users of [`SecureKafka::with_acls`], by PLAIN with [`PLAIN_PASSWORD`].
 pub const INTAKE_USER: &str = "intake";
+pub const SWEEP_USER: &str = "sweep";
 const ADMIN: &str = "admin";
 
 /// Brokers talk to each other without a name here.
@@ -69,7 +70,7 @@ impl SecureKafka {
         Self::in_cell(&BROKER, "")
     }
 
-    /// The one broker of this process that enforces ACLs: on [`USER`] and [`INTAKE_USER`], not on [`ADMIN`] and on
+    /// The one broker of this process that enforces ACLs: on [`USER`], [`INTAKE_USER`] and [`SWEEP_USER`], not on [`ADMIN`] and on
     /// whoever comes in without a name.
     pub fn with_acls() -> Option<&'static Self> {
         static BROKER: OnceLock<Option<Result<SecureKafka>>> = OnceLock::new();
@@ -180,6 +181,16 @@ impl SecureKafka {
     /// A user and a password over TLS.
     pub fn sasl(&self) -> String {
         address(self.ports.sasl)
+    }
+
+    /// SIGSTOP: it answers nobody, and its connections stay open.
+    pub fn pause(&self) {
+        self.as_admin("kill -STOP $(cat pid)");
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) {
+        self.as_admin("kill -CONT $(cat pid)");
     }
 
     /// Runs a command as an administrator would: in a shell, with Kafka's tools on the path and `admin.properties`.
@@ -293,7 +304,7 @@ ssl.truststore.type=PEM
 ssl.truststore.location={folder}/ca.pem
 listener.name.mutual.ssl.client.auth=required
 listener.name.sasl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
-listener.name.sasl.plain.sasl.jaas.config={plain} user_{USER}="{PLAIN_PASSWORD}" user_{INTAKE_USER}="{PLAIN_PASSWORD}" user_{ADMIN}="{PLAIN_PASSWORD}";
+listener.name.sasl.plain.sasl.jaas.config={plain} user_{USER}="{PLAIN_PASSWORD}" user_{INTAKE_USER}="{PLAIN_PASSWORD}" user_{SWEEP_USER}="{PLAIN_PASSWORD}" user_{ADMIN}="{PLAIN_PASSWORD}";
 listener.name.sasl.scram-sha-256.sasl.jaas.config={scram}
 listener.name.sasl.scram-sha-512.sasl.jaas.config={scram}
 

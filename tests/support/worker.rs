@@ -46,6 +46,8 @@ pub enum Signal {
     Stop,
     Continue,
     Terminate,
+    /// Asks for a reload of the configuration.
+    Hangup,
 }
 
 /// Killed when dropped; the end of its log is shown when the test fails.
@@ -74,6 +76,7 @@ impl Worker {
             Signal::Stop => "STOP",
             Signal::Continue => "CONT",
             Signal::Terminate => "TERM",
+            Signal::Hangup => "HUP",
         });
     }
 

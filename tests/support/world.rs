@@ -129,6 +129,9 @@ impl WorldBuilder {
             [intake]
             listen = "127.0.0.1:0"
 
+            [sweep]
+            enabled = false
+
             [admin]
             listen = "127.0.0.1:0"
 

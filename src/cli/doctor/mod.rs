@@ -42,7 +42,7 @@ Examples:
 Exit codes: 0 nothing failed, 2 the configuration can't be loaded, 4 something failed")]
 pub struct Arguments {
     /// Stages to check for, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "intake,convert")]
+    #[arg(long, value_delimiter = ',', default_value = "intake,sweep,convert")]
     stages: Vec<Stage>,
     /// One JSON object a check
     #[arg(long)]

@@ -9,6 +9,7 @@ use crate::{
     convert,
     intake::topic,
     kafka::admin::Operation::{self, Describe, DescribeConfigs, Read, Write},
+    sweep,
     topics::{Topics, layout},
 };
 
@@ -37,6 +38,8 @@ impl Needs {
         for stage in stages {
             match stage {
                 Stage::Intake => needs.intake(&topics, config),
+                Stage::Sweep if config.sweep.enabled => needs.sweep(&topics, &config.kafka.group),
+                Stage::Sweep => {}
                 Stage::Convert => needs.convert(&topics, &config.kafka.group),
             }
         }
@@ -51,6 +54,24 @@ impl Needs {
             self.topic(topic, &[Describe, Read]);
             self.runs_on_kafka(&config.kafka.group, &topic::stage_name(topic));
         }
+    }
+
+    fn sweep(&mut self, topics: &Topics, group: &str) {
+        self.topic(&topics.events, &[Write]);
+        self.topic(&topics.objects, &[Read]);
+        // Its only partition elects the process that sweeps.
+        self.topic(&topics.rejected_notifications, &[Read]);
+        let group_of = |stage| format!("{group}.{stage}");
+        self.groups
+            .entry(group_of(sweep::STAGE))
+            .or_default()
+            .insert(Read);
+        self.groups
+            .entry(group_of(convert::STAGE))
+            .or_default()
+            .insert(Describe);
+        self.reads_inputs = true;
+        self.keeps_state = true;
     }
 
     fn convert(&mut self, topics: &Topics, group: &str) {

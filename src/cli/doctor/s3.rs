@@ -145,7 +145,7 @@ impl Bucket {
         config: &Config,
         prefixes: &BTreeSet<String>,
     ) -> Result<Option<String>, S3Error> {
-        let Ok(router) = Router::new(&config.feeds) else {
+        let Ok(router) = Router::new(config) else {
             return Ok(None);
         };
         for prefix in prefixes.iter().take(PREFIXES) {

@@ -190,7 +190,7 @@ fn workers(consumer: &BaseConsumer<LogContext>, group: &str, timeout: Duration) 
 }
 
 fn feed(config: &Config, object: &ObjectRef) -> Result<Option<String>, String> {
-    let router = Router::new(&config.feeds).map_err(|error| error.to_string())?;
+    let router = Router::new(config).map_err(|error| error.to_string())?;
     let index = router.find(object);
     Ok(index.map(|index| config.feeds[index].name.clone()))
 }

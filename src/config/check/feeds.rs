@@ -1,28 +1,35 @@
-//! Findings about `[[feeds]]` and where their outputs go.
+//! Findings about `[[feeds]]`, and about `intake.exclude`, which takes keys from all of them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use crate::config::matcher::{FeedMatch, Router};
+use crate::config::exclude;
+use crate::config::matcher::{FeedMatch, ends_of_folders};
 use crate::config::template::KeyTemplate;
-use crate::config::{Config, Feed, Layout};
+use crate::config::{Config, Feed};
+use crate::failure::chain;
 use crate::feed::{Limits, Plan};
 
 use super::Finding;
-
-/// What outputs end with in layout `versioned`, whatever the template.
-const VERSIONED_SUFFIX: &str = ".json";
+use super::outputs;
+use super::prefixes::Prefixes;
 
 pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     if config.feeds.is_empty() {
         findings.push(Finding::error("feeds: there is none; each partner's feed is a [[feeds]] table with a name and a match"));
+    } else if config.feeds.iter().all(|feed| !feed.enabled) {
+        findings.push(Finding::warning(
+            "feeds: all of them are off (enabled = false), so every object is ignored",
+        ));
     }
     check_names(&config.feeds, findings);
     check_mappings(&config.feeds, &config.convert.limits, findings);
     let matches = parse_matches(&config.feeds, findings);
-    check_shadowed(&matches, findings);
-    check_router(config, &matches, findings);
+    let (used, off): (Vec<_>, Vec<_>) = matches.iter().partition(|parsed| parsed.feed.enabled);
+    check_shadowed(&used, findings);
+    check_off(&off, &used, findings);
+    check_excluded(config, &used, findings);
     match KeyTemplate::parse(&config.output.key) {
-        Ok(template) => check_outputs(config, &template, &matches, findings),
+        Ok(template) => outputs::check(config, &template, &used, findings),
         Err(error) => findings.push(Finding::error(format!(
             "output.key: {:?}: {error}",
             config.output.key
@@ -30,52 +37,69 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
+/// A feed whose `match` can be read.
+pub(super) struct Parsed<'a> {
+    /// Its number: the order in which feeds are tried.
+    pub index: usize,
+    pub feed: &'a Feed,
+    pub source: FeedMatch,
+}
+
 fn check_names(feeds: &[Feed], findings: &mut Vec<Finding>) {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let mut seen = HashSet::new();
-    for (index, Feed { name, .. }) in feeds.iter().enumerate() {
+    let mut seen: HashMap<&str, &Feed> = HashMap::new();
+    for (index, feed) in feeds.iter().enumerate() {
+        let name = feed.name.as_str();
         if name.is_empty() {
-            findings.push(Finding::error(format!("feeds[{index}]: its name is empty")));
+            let file = feed.file.iter().map(|file| format!(" ({file})"));
+            let file: String = file.collect();
+            findings.push(Finding::error(format!(
+                "feeds[{index}]{file}: its name is empty"
+            )));
         } else if !name.chars().all(legal) {
             findings.push(Finding::error(format!(
-                "feed {name:?}: expected letters, digits, dots, underscores and hyphens in the name"
+                "{}: expected letters, digits, dots, underscores and hyphens in the name",
+                feed.label()
             )));
-        } else if !seen.insert(name) {
-            findings.push(Finding::error(format!(
-                "feed {name:?}: there are two of this name"
-            )));
+        } else if let Some(first) = seen.get(name) {
+            findings.push(Finding::error(match &first.file {
+                Some(file) => format!(
+                    "{}: there is another of this name in {file}; every feed needs its own",
+                    feed.label()
+                ),
+                None => format!("{}: there are two of this name", feed.label()),
+            }));
+        } else {
+            seen.insert(name, feed);
         }
     }
 }
 
+/// A mapping that is not in use stops nothing.
 fn check_mappings(feeds: &[Feed], limits: &Limits, findings: &mut Vec<Finding>) {
     for feed in feeds {
         if let Err(error) = Plan::compile(&feed.spec(), limits.clone()) {
-            findings.push(Finding::error(format!(
-                "feed {:?}: {}",
-                feed.name,
-                chain(&error)
-            )));
+            let message = format!("{}: {}", feed.label(), chain(&error));
+            findings.push(match feed.enabled {
+                true => Finding::error(message),
+                false => Finding::warning(format!("{message} (it is off, so this stops nothing)")),
+            });
         }
     }
 }
 
-/// An error and its sources in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
-}
-
-fn parse_matches<'a>(feeds: &'a [Feed], findings: &mut Vec<Finding>) -> Vec<(&'a Feed, FeedMatch)> {
+fn parse_matches<'a>(feeds: &'a [Feed], findings: &mut Vec<Finding>) -> Vec<Parsed<'a>> {
     let mut matches = Vec::new();
-    for feed in feeds {
+    for (index, feed) in feeds.iter().enumerate() {
         match FeedMatch::parse(&feed.r#match) {
-            Ok(parsed) => matches.push((feed, parsed)),
+            Ok(source) => matches.push(Parsed {
+                index,
+                feed,
+                source,
+            }),
             Err(error) => findings.push(Finding::error(format!(
-                "feed {:?}: match: {}",
-                feed.name,
+                "{}: match: {}",
+                feed.label(),
                 chain(&error)
             ))),
         }
@@ -83,128 +107,98 @@ fn parse_matches<'a>(feeds: &'a [Feed], findings: &mut Vec<Finding>) -> Vec<(&'a
     matches
 }
 
-fn check_shadowed(matches: &[(&Feed, FeedMatch)], findings: &mut Vec<Finding>) {
-    for (index, (feed, later)) in matches.iter().enumerate() {
-        if let Some((first, _)) = matches[..index]
-            .iter()
-            .find(|(_, earlier)| earlier.covers(later))
+/// Each feed is compared with equal globs and with the folders above it, not with every other feed.
+fn check_shadowed(matches: &[&Parsed], findings: &mut Vec<Finding>) {
+    let mut globs: HashMap<(&str, &str), &Parsed> = HashMap::new();
+    let mut folders: HashMap<(&str, &str), &Parsed> = HashMap::new();
+    for later in matches {
+        let (bucket, prefix) = (later.source.bucket(), later.source.prefix());
+        let equal = globs.get(&(bucket, later.source.glob()));
+        let above =
+            ends_of_folders(prefix).filter_map(|end| folders.get(&(bucket, &prefix[..end])));
+        if let Some(first) = equal
+            .into_iter()
+            .chain(above)
+            .min_by_key(|first| first.index)
         {
             findings.push(Finding::warning(format!(
-                "feed {:?}: never gets an object, feed {:?} before it takes them all ({} covers {}); put it first",
-                feed.name, first.name, first.r#match, feed.r#match
+                "{}: never gets an object, {} before it takes them all ({} covers {}); put it first",
+                later.feed.label(),
+                first.feed.label(),
+                first.feed.r#match,
+                later.feed.r#match
+            )));
+        }
+        globs.entry((bucket, later.source.glob())).or_insert(later);
+        if let Some(folder) = later.source.whole_folder() {
+            folders.entry((bucket, folder)).or_insert(later);
+        }
+    }
+}
+
+/// What a feed that is off would have taken goes to the next one that fits, and another mapping is not what was meant.
+fn check_off(off: &[&Parsed], used: &[&Parsed], findings: &mut Vec<Finding>) {
+    let mut prefixes = Prefixes::default();
+    for parsed in used {
+        prefixes.insert(parsed.source.prefix(), *parsed);
+    }
+    for parsed in off {
+        let takers = prefixes.related(parsed.source.prefix());
+        let next = takers
+            .filter(|used| used.index > parsed.index && used.source.may_overlap(&parsed.source))
+            .min_by_key(|used| used.index);
+        if let Some(next) = next {
+            findings.push(Finding::warning(format!(
+                "{}: is off, and {} may take its objects ({} for {}), with another mapping; exclude their keys by intake.exclude if they must wait",
+                parsed.feed.label(),
+                next.feed.label(),
+                next.feed.r#match,
+                parsed.feed.r#match
             )));
         }
     }
 }
 
-/// Globs that are fine one by one can be too much for one bucket.
-fn check_router(config: &Config, matches: &[(&Feed, FeedMatch)], findings: &mut Vec<Finding>) {
-    let all_parsed = matches.len() == config.feeds.len();
-    if all_parsed && let Err(error) = Router::new(&config.feeds) {
-        findings.push(Finding::error(format!("feeds: {}", chain(&error))));
-    }
-}
-
-/// What is known of the keys of one feed's outputs without seeing a source.
-struct Outputs<'a> {
-    feed: &'a Feed,
-    source: &'a FeedMatch,
-    /// From the template, around the source's key.
-    before: String,
-    after: String,
-}
-
-impl Outputs<'_> {
-    fn prefix(&self) -> String {
-        format!("{}{}", self.before, self.source.prefix())
-    }
-}
-
-fn check_outputs(
-    config: &Config,
-    template: &KeyTemplate,
-    matches: &[(&Feed, FeedMatch)],
-    findings: &mut Vec<Finding>,
-) {
-    let outputs: Vec<Outputs> = matches
-        .iter()
-        .map(|(feed, source)| {
-            let (before, after) = template.around_key(source.bucket(), &feed.name);
-            Outputs {
-                feed,
-                source,
-                before,
-                after,
-            }
-        })
-        .collect();
-    for (index, later) in outputs.iter().enumerate() {
-        if config.output.layout == Layout::Mirror
-            && let Some(earlier) = outputs[..index]
-                .iter()
-                .find(|earlier| can_collide(earlier, later))
-        {
-            findings.push(collision(&config.output.key, earlier, later));
+fn check_excluded(config: &Config, used: &[&Parsed], findings: &mut Vec<Finding>) {
+    for glob in &config.intake.exclude {
+        if let Some(problem) = problem_of_exclude(glob) {
+            findings.push(problem);
+            continue;
         }
-        if let Some((reader, _)) = matches
+        for parsed in used
             .iter()
-            .find(|(_, reader)| can_read(config, reader, later))
+            .filter(|parsed| exclude::covers(glob, &parsed.source))
         {
-            findings.push(loops(config, later, reader));
+            findings.push(Finding::warning(format!(
+                "{}: never gets an object, intake.exclude has {glob:?}, which covers {}",
+                parsed.feed.label(),
+                parsed.feed.r#match
+            )));
         }
     }
 }
 
-/// Whether two sources, one of each feed, may get the same output. `before + key + after` is the same for some pair of
-/// keys unless the ends differ; the globs narrow the beginning.
-fn can_collide(a: &Outputs, b: &Outputs) -> bool {
-    let same_source =
-        a.source.bucket() == b.source.bucket() && a.before == b.before && a.after == b.after;
-    !same_source
-        && one_begins_the_other(&a.prefix(), &b.prefix())
-        && one_ends_the_other(&a.after, &b.after)
-}
-
-/// Whether `reader` may take an output for a source. Certain in its no, careful in its yes.
-fn can_read(config: &Config, reader: &FeedMatch, outputs: &Outputs) -> bool {
-    let suffix = match config.output.layout {
-        Layout::Mirror => outputs.after.as_str(),
-        Layout::Versioned => VERSIONED_SUFFIX,
-    };
-    config.output.bucket == reader.bucket()
-        && one_begins_the_other(&outputs.prefix(), reader.prefix())
-        && one_ends_the_other(suffix, reader.suffix())
-}
-
-fn one_begins_the_other(a: &str, b: &str) -> bool {
-    a.starts_with(b) || b.starts_with(a)
-}
-
-fn one_ends_the_other(a: &str, b: &str) -> bool {
-    a.ends_with(b) || b.ends_with(a)
-}
-
-fn collision(template: &str, earlier: &Outputs, later: &Outputs) -> Finding {
-    let (first, second) = (earlier.source.bucket(), later.source.bucket());
-    Finding::error(match first == second {
-        true => format!(
-            "output.key: with {template:?} a source of feed {:?} and one of feed {:?} can get the same output; part {{feed}} from {{key}} by a slash, as in \"{{feed}}/{{key}}.json\"",
-            earlier.feed.name, later.feed.name
-        ),
-        false => format!(
-            "output.key: with {template:?} sources of the buckets {first} (feed {:?}) and {second} (feed {:?}) can get the same output; put the bucket in, as in \"{{bucket}}/{{key}}.json\"",
-            earlier.feed.name, later.feed.name
-        ),
+fn problem_of_exclude(glob: &str) -> Option<Finding> {
+    if glob.is_empty() {
+        return Some(Finding::error("intake.exclude: a glob in it is empty"));
+    }
+    if glob.starts_with("s3://") {
+        return Some(Finding::error(format!(
+            "intake.exclude: {glob:?} is a URL; expected a glob of keys, it holds in every bucket"
+        )));
+    }
+    if let Err(error) = exclude::parse(glob) {
+        return Some(Finding::error(format!("intake.exclude: {}", chain(&error))));
+    }
+    if glob.ends_with('/') {
+        return Some(Finding::warning(format!(
+            "intake.exclude: {glob:?} is about the folder's marker only; {:?} excludes what is in it",
+            format!("{glob}**")
+        )));
+    }
+    glob.starts_with('/').then(|| {
+        Finding::warning(format!(
+            "intake.exclude: {glob:?} begins with a slash, as hardly any key does; leave it out"
+        ))
     })
-}
-
-fn loops(config: &Config, outputs: &Outputs, reader: &Feed) -> Finding {
-    Finding::error(format!(
-        "feed {:?}: its match {} can take feedmill's own outputs for sources: those of feed {:?} go to s3://{}/{}...; write to another bucket, or under a prefix that no feed matches",
-        reader.name,
-        reader.r#match,
-        outputs.feed.name,
-        config.output.bucket,
-        outputs.prefix()
-    ))
 }

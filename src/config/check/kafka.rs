@@ -7,9 +7,12 @@ use crate::config::{Kafka, SaslMechanism, Security};
 
 use super::{Finding, at_least_one};
 
-/// Kafka's limit on a topic name, less our longest (`.rejected-notifications`).
+/// Kafka's limit on a topic name.
 /// <https://github.com/apache/kafka/blob/4.1/clients/src/main/java/org/apache/kafka/common/internals/Topic.java>
-const PREFIX_BYTES: usize = 249 - ".rejected-notifications".len();
+pub(super) const TOPIC_BYTES: usize = 249;
+
+/// What it leaves for the prefix of our longest name.
+const PREFIX_BYTES: usize = TOPIC_BYTES - ".rejected-notifications".len();
 
 /// Properties that exactly-once processing rests on, and those with a setting of their own.
 const REFUSED: [(&str, &str); 34] = [
@@ -81,12 +84,18 @@ fn check_names(kafka: &Kafka, findings: &mut Vec<Finding>) {
         findings.push(Finding::error("kafka.group: is empty"));
     }
     let prefix = &kafka.topic_prefix;
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if prefix.is_empty() || prefix.len() > PREFIX_BYTES || !prefix.chars().all(legal) {
+    if !is_topic(prefix) || prefix.len() > PREFIX_BYTES {
         findings.push(Finding::error(format!(
             "kafka.topic_prefix: expected 1 to {PREFIX_BYTES} letters, digits, dots, underscores and hyphens, found {prefix:?}"
         )));
     }
+}
+
+/// Whether Kafka takes it for a topic's name.
+pub(super) fn is_topic(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_a_folder = matches!(name, "." | "..");
+    (1..=TOPIC_BYTES).contains(&name.len()) && !is_a_folder && name.chars().all(legal)
 }
 
 fn check_numbers(kafka: &Kafka, findings: &mut Vec<Finding>) {

@@ -6,6 +6,7 @@ use crate::config::Queue;
 use crate::config::queue_url::QueueUrl;
 
 use super::Finding;
+use super::s3::check_credentials;
 
 pub(super) fn check(queues: &[Queue], findings: &mut Vec<Finding>) {
     let mut seen = HashSet::new();
@@ -24,6 +25,8 @@ pub(super) fn check(queues: &[Queue], findings: &mut Vec<Finding>) {
                 "{setting}.endpoint: expected http:// or https:// and a host, without a user name"
             ));
         }
+        let credentials = format!("{setting}.credentials");
+        check_credentials(&credentials, &queue.credentials, findings);
     }
 }
 

@@ -389,6 +389,252 @@ fn a_thousand_feeds_of_as_many_buckets_are_fine() {
 }
 
 #[test]
+fn credentials_that_are_half_given_or_contradict_each_other_are_refused() {
+    let with = |credentials: &str| findings(&format!("s3.credentials = {{ {credentials} }}"));
+    let keys = "access_key_id = 'a', secret_access_key = 'hush'";
+    for sound in [
+        "",
+        keys,
+        "profile = 'shop'",
+        "role_arn = 'arn:aws:iam::1:role/x', external_id = 'y'",
+        &format!("{keys}, session_token = 't', role_arn = 'arn:aws:iam::1:role/x'"),
+    ] {
+        assert_eq!(with(sound), [""; 0], "{sound}");
+    }
+    for (credentials, expected) in [
+        (
+            "secret_access_key = 'hush'",
+            "error: s3.credentials.access_key_id: is not set, and secret_access_key needs it",
+        ),
+        (
+            "access_key_id = 'a'",
+            "error: s3.credentials.secret_access_key: is not set, and access_key_id needs it",
+        ),
+        (
+            "external_id = 'y'",
+            "error: s3.credentials.role_arn: is not set, and external_id needs it",
+        ),
+        (
+            "role_arn = 'reader'",
+            "error: s3.credentials.role_arn: expected arn:aws:iam::ACCOUNT:role/NAME, found \"reader\"",
+        ),
+        (
+            "profile = ''",
+            "error: s3.credentials.profile: is empty; leave it out",
+        ),
+        (
+            &format!("profile = 'shop', {keys}"),
+            "error: s3.credentials.profile: access_key_id is set too; choose one of them",
+        ),
+    ] {
+        assert_eq!(with(credentials), [expected], "{credentials}");
+    }
+    let anonymous = findings(&format!(
+        "s3.buckets.partner-files.credentials = {{ anonymous = true, {keys} }}"
+    ));
+    assert_eq!(
+        anonymous,
+        [
+            "error: s3.buckets.partner-files.credentials.anonymous: requests are not signed, so access_key_id, secret_access_key would have no effect; choose one of them"
+        ]
+    );
+}
+
+#[test]
+fn a_bucket_of_its_own_account_is_one_that_is_used() {
+    assert_eq!(
+        findings("s3.buckets.partner-files = { endpoint = 'aws', region = 'eu-west-1' }"),
+        [""; 0]
+    );
+    only(
+        "s3.buckets.partner-file.region = 'eu-west-1'",
+        "warning: s3.buckets.partner-file: no feed in use reads this bucket and no output goes there, did you mean \"partner-files\"?",
+    );
+    only(
+        "s3.buckets.shop-json.endpoint = 'server:8333'",
+        "error: s3.buckets.shop-json.endpoint: expected http:// or https:// and a host, found \"server:8333\"",
+    );
+    only(
+        "s3.buckets.shop-json = {}",
+        "warning: s3.buckets.shop-json: says nothing; the bucket is like all others without it",
+    );
+    only(
+        "s3.credentials.anonymous = true",
+        "warning: output.bucket: shop-json is written to without credentials, which few buckets allow",
+    );
+    assert_eq!(
+        findings("s3.buckets.partner-files.credentials.anonymous = true"),
+        [""; 0],
+        "a public input bucket"
+    );
+}
+
+#[test]
+fn a_password_in_an_endpoint_is_refused_and_not_quoted() {
+    only(
+        "s3.endpoint = 'https://user:hush@server'",
+        "error: s3.endpoint: holds a user name, which S3 does not know; credentials go under credentials",
+    );
+}
+
+#[test]
+fn how_outputs_are_stored_must_make_sense() {
+    assert_eq!(
+        findings(
+            "output = { storage_class = 'STANDARD_IA', encryption = 'aws:kms', kms_key_id = 'alias/x', cache_control = 'max-age=60' }"
+        ),
+        [""; 0]
+    );
+    only(
+        "output.kms_key_id = 'alias/x'",
+        "error: output.kms_key_id: has no effect without output.encryption = \"aws:kms\"",
+    );
+    only(
+        "output.storage_class = 'standard-ia'",
+        "warning: output.storage_class: AWS has no \"standard-ia\", did you mean \"STANDARD_IA\"?",
+    );
+    only(
+        "output.storage_class = 'COLD'",
+        "warning: output.storage_class: AWS has no \"COLD\", if the server is not AWS it may know it",
+    );
+    only(
+        "output.storage_class = 'GLACIER'",
+        "warning: output.storage_class: nobody can read an output in GLACIER before it is restored",
+    );
+    only(
+        "output.content_type = \"a\\nb\"",
+        "error: output.content_type: expected ASCII on one line, as a header needs it, found \"a\\nb\"",
+    );
+}
+
+#[test]
+fn sweeps_come_again_and_lists_name_objects_of_watched_buckets() {
+    let list = "list = 's3://partner-files/files_list.data'";
+    only(
+        "sweep.interval = '0s'",
+        "error: sweep.interval: must be longer than 0; sweep.enabled = false ends the sweeps",
+    );
+    assert_eq!(
+        findings(&format!(
+            "sweep.lists = [{{ {list} }}, {{ {list}, prefix = 'nsx/' }}]"
+        )),
+        [""; 0]
+    );
+    only(
+        &format!("sweep.lists = [{{ {list} }}, {{ {list} }}]"),
+        "error: sweep.lists: s3://partner-files/files_list.data is named twice with the prefix \"\"",
+    );
+    only(
+        "sweep.lists = [{ list = 'files_list.data' }]",
+        "error: sweep.lists: \"files_list.data\" is not of the form s3://bucket/key; it names the object that has one key a line",
+    );
+    only(
+        "sweep.lists = [{ list = 's3://other/list' }]",
+        "warning: sweep.lists: no feed in use reads the bucket of s3://other/list, so nothing in it is taken",
+    );
+    only(
+        &format!("sweep = {{ enabled = false, lists = [{{ {list} }}] }}"),
+        "warning: sweep.lists: are not read, because sweep.enabled is off",
+    );
+}
+
+#[test]
+fn notifications_come_from_topics_of_others_each_once() {
+    assert_eq!(findings("intake.topics = ['s3-events', 'b']"), [""; 0]);
+    only(
+        "intake.topics = ['s3-events', 's3-events']",
+        "error: intake.topics: \"s3-events\" is named twice",
+    );
+    only(
+        "intake.topics = ['feedmill.events']",
+        "error: intake.topics: \"feedmill.events\" is one of feedmill's own; name the topic that the S3 server writes its notifications to",
+    );
+    only(
+        "intake.topics = ['s3 events']",
+        "error: intake.topics: expected 1 to 249 letters, digits, dots, underscores and hyphens, found \"s3 events\"",
+    );
+}
+
+#[test]
+fn excluded_keys_are_globs_of_keys() {
+    for (glob, expected) in [
+        ("", "error: intake.exclude: a glob in it is empty"),
+        (
+            "s3://partner-files/x/**",
+            "error: intake.exclude: \"s3://partner-files/x/**\" is a URL; expected a glob of keys, it holds in every bucket",
+        ),
+        (
+            "[x",
+            "error: intake.exclude: the glob \"**/[x\" cannot be read: unclosed character class; missing ']'",
+        ),
+        (
+            "drafts/",
+            "warning: intake.exclude: \"drafts/\" is about the folder's marker only; \"drafts/**\" excludes what is in it",
+        ),
+        (
+            "/drafts/**",
+            "warning: intake.exclude: \"/drafts/**\" begins with a slash, as hardly any key does; leave it out",
+        ),
+        (
+            "nsx/**",
+            "warning: feed \"nsx\": never gets an object, intake.exclude has \"nsx/**\", which covers s3://partner-files/nsx/**",
+        ),
+    ] {
+        only(&format!("intake.exclude = [{glob:?}]"), expected);
+    }
+}
+
+#[test]
+fn a_feed_that_is_off_keeps_its_name_and_stops_nothing() {
+    only(
+        "feeds = [{ name = 'nsx', match = 's3://a/**', enabled = false }]",
+        "warning: feeds: all of them are off (enabled = false), so every object is ignored",
+    );
+    let off = |rest: &str| {
+        findings(&format!(
+            "feeds = [{{ name = 'x', match = 's3://a/x/**', enabled = false }}, {rest}]"
+        ))
+    };
+    assert_eq!(
+        off("{ name = 'x', match = 's3://a/y/**' }"),
+        ["error: feed \"x\": there are two of this name"]
+    );
+    assert_eq!(
+        off("{ name = 'all', match = 's3://a/**/*.xml' }"),
+        [
+            "warning: feed \"x\": is off, and feed \"all\" may take its objects (s3://a/**/*.xml for s3://a/x/**), with another mapping; exclude their keys by intake.exclude if they must wait"
+        ]
+    );
+    let broken = off(
+        "{ name = 'off', match = 's3://a/z/**', record = 'a//b', enabled = false }, { name = 'y', match = 's3://a/y/**' }",
+    );
+    assert_eq!(
+        broken,
+        [
+            "warning: feed \"off\": the record path \"a//b\" is not names joined by `/` (it is off, so this stops nothing)"
+        ]
+    );
+}
+
+#[test]
+fn ten_thousand_feeds_of_one_bucket_are_checked_in_a_moment() {
+    let feeds: Vec<(String, String)> = (0..10_000)
+        .map(|n| (format!("p{n}"), format!("s3://partner-files/p{n}/**")))
+        .collect();
+    let feeds: Vec<(&str, &str)> = feeds
+        .iter()
+        .map(|(name, glob)| (name.as_str(), glob.as_str()))
+        .collect();
+    let began = std::time::Instant::now();
+    assert_eq!(
+        findings_on_feeds("output.key = '{feed}/{key}'", &feeds),
+        [""; 0]
+    );
+    // Each with every other would be a hundred million comparisons, twice.
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_queue_that_cannot_be_asked_for_is_named_by_its_place() {
     const URL: &str = "https://sqs.eu-central-1.amazonaws.com/111122223333/feeds";
     let queues = |list: &str| format!("intake.queues = [{list}]");
@@ -410,6 +656,12 @@ fn a_queue_that_cannot_be_asked_for_is_named_by_its_place() {
             "error: intake.queues[0].endpoint: expected http:// or https:// and a host, without a user name",
         );
     }
+    only(
+        &queues(&format!(
+            "{{ url = '{URL}', credentials = {{ access_key_id = 'a' }} }}"
+        )),
+        "error: intake.queues[0].credentials.secret_access_key: is not set, and access_key_id needs it",
+    );
 }
 
 #[test]

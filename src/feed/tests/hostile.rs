@@ -195,7 +195,12 @@ fn the_callers_own_failures_are_never_the_files_fault() {
     ] {
         let plan = plan_within(Limits::default(), toml);
         for cut in 0..=input.len() {
-            let result = convert(&plan, Failing(&input[..cut]), io::sink());
+            let result = convert(
+                &plan,
+                &Source::default(),
+                Failing(&input[..cut]),
+                io::sink(),
+            );
             assert!(
                 matches!(result, Err(ConvertError::Read(ref e)) if e.kind() == io::ErrorKind::UnexpectedEof),
                 "{cut}: {result:?}"
@@ -213,6 +218,7 @@ fn the_callers_own_failures_are_never_the_files_fault() {
     }
     let result = convert(
         &plan_within(Limits::default(), NSX),
+        &Source::default(),
         nsx(3).as_bytes(),
         Full,
     );

@@ -24,7 +24,7 @@ pub fn plan_within(limits: Limits, toml: &str) -> Plan {
 
 pub fn run(plan: &Plan, input: impl Read) -> Result<String, Box<Rejection>> {
     let mut output = Vec::new();
-    match convert(plan, input, &mut output) {
+    match convert(plan, &Source::default(), input, &mut output) {
         Ok(summary) => {
             assert_eq!(summary.output_bytes, output.len() as u64);
             Ok(String::from_utf8(output).unwrap())

@@ -53,6 +53,8 @@ struct Passage {
     held: watch::Sender<bool>,
     /// What becomes of the connections that were held.
     cut: Arc<AtomicBool>,
+    /// Requests of such paths find no server.
+    closed: Arc<Mutex<Option<String>>>,
 }
 
 impl Gate {
@@ -66,6 +68,7 @@ impl Gate {
             hold: watch::Sender::new(None),
             held: watch::Sender::new(false),
             cut: Arc::default(),
+            closed: Arc::default(),
         };
         let listening = tokio::spawn(listen(listener, server, passage.clone()));
         Self {
@@ -95,6 +98,16 @@ impl Gate {
     /// Forgets what was asked so far.
     pub fn forget(&self) {
         lock(&self.passage.requests).clear();
+    }
+
+    /// From now on, requests of paths that contain `fragment` get no answer: their connections end.
+    pub fn close(&self, fragment: &str) {
+        *lock(&self.passage.closed) = Some(fragment.to_owned());
+    }
+
+    /// The server is back.
+    pub fn open(&self) {
+        *lock(&self.passage.closed) = None;
     }
 
     /// From now on, answers to GETs of paths that contain `fragment` stop after so many bytes.
@@ -171,7 +184,12 @@ async fn pass_requests(
     while let Ok(count @ 1..) = client.read(&mut buffer).await {
         if let Some(request) = request(&buffer[..count]) {
             asked.send_replace(format!("{} {}", request.method, request.path));
+            let is_closed = |closed: &String| request.path.contains(closed);
+            let closed = lock(&passage.closed).as_ref().is_some_and(is_closed);
             lock(&passage.requests).push(request);
+            if closed {
+                return;
+            }
         }
         if server.write_all(&buffer[..count]).await.is_err() {
             return;

@@ -1,0 +1,40 @@
+//! Findings about `[sweep]`.
+
+use std::collections::HashSet;
+
+use crate::config::{Config, ListFile};
+use crate::object::ObjectRef;
+
+use super::Finding;
+
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
+    let sweep = &config.sweep;
+    if sweep.interval.is_zero() {
+        findings.push(Finding::error(
+            "sweep.interval: must be longer than 0; sweep.enabled = false ends the sweeps",
+        ));
+    }
+    if !sweep.enabled && !sweep.lists.is_empty() {
+        findings.push(Finding::warning(
+            "sweep.lists: are not read, because sweep.enabled is off",
+        ));
+    }
+    let inputs = config.input_buckets();
+    let mut seen = HashSet::new();
+    for ListFile { list, prefix } in &sweep.lists {
+        match ObjectRef::from_url(list) {
+            Err(error) => findings.push(Finding::error(format!(
+                "sweep.lists: {error}; it names the object that has one key a line"
+            ))),
+            Ok(_) if !seen.insert((list, prefix)) => findings.push(Finding::error(format!(
+                "sweep.lists: {list} is named twice with the prefix {prefix:?}"
+            ))),
+            Ok(object) if !inputs.contains(object.bucket()) => {
+                findings.push(Finding::warning(format!(
+                    "sweep.lists: no feed in use reads the bucket of {list}, so nothing in it is taken"
+                )));
+            }
+            Ok(_) => {}
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `[[feeds]]`: one partner's files, and what becomes of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::fields;
+use crate::feed::spec::{Fields, Format, OutputFormat, Spec};
+
+/// One partner's feed: which objects it takes, and what becomes of their records.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    /// The file that it stands in, for messages; `None` where all feeds stand in one.
+    #[serde(skip)]
+    pub file: Option<Arc<str>>,
+    /// Names the feed in results, metrics and messages: letters, digits, `.`, `_` and `-`.
+    pub name: String,
+    /// `s3://bucket/glob`: the bucket literal; in the key `*` stays within a `/`, `**` does not.
+    pub r#match: String,
+    /// Off: as if the feed were not there; its name stays taken.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Whom to ask about it.
+    #[serde(default)]
+    pub owner: Option<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+    /// For people and their tools; feedmill does nothing by them.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub format: Format,
+    /// Path from the root to the records, `rss/channel/item`; left out: the children of the root.
+    #[serde(default)]
+    pub record: Option<String>,
+    /// Prefixes as used in this feed's paths, each with its URI; other prefixes are taken literally.
+    #[serde(default)]
+    pub namespaces: BTreeMap<String, String>,
+    /// Elements that are always arrays, with one child too.
+    #[serde(default)]
+    pub arrays: Vec<String>,
+    /// Output fields in their order, each with where it comes from; left out: the record is converted whole.
+    #[serde(default, serialize_with = "fields::as_written")]
+    pub fields: Option<Fields>,
+    /// `array` or `lines`.
+    #[serde(default)]
+    pub output_format: OutputFormat,
+    /// What happens to the source afterwards.
+    #[serde(default)]
+    pub after: After,
+}
+
+impl Feed {
+    /// How messages name it: its name, and its file where there are several.
+    pub fn label(&self) -> String {
+        match &self.file {
+            Some(file) => format!("feed {:?} ({file})", self.name),
+            None => format!("feed {:?}", self.name),
+        }
+    }
+
+    /// Whether both say the same. Not `==`, which sees no difference in the order of `fields`.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let written = |feed: &Self| serde_json::to_string(feed).ok();
+        written(self) == written(other)
+    }
+
+    /// What the conversion engine needs to know of this feed: everything that decides the bytes of an output.
+    pub fn spec(&self) -> Spec {
+        Spec {
+            format: self.format,
+            record: self.record.clone(),
+            namespaces: self.namespaces.clone(),
+            arrays: self.arrays.clone(),
+            fields: self.fields.clone(),
+            output: self.output_format,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What happens to a source object after its outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "snake_case")]
+pub enum After {
+    #[default]
+    Keep,
+}
+
+impl TryFrom<String> for After {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        match name.as_str() {
+            "keep" => Ok(Self::Keep),
+            "delete" | "move" | "tag" => Err(format!(
+                "{name:?} is not supported yet, sources can only be kept: after = \"keep\""
+            )),
+            _ => Err(format!("expected \"keep\", found {name:?}")),
+        }
+    }
+}

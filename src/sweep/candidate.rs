@@ -1,0 +1,240 @@
+//! What a sweep concludes from what it sees and what is settled. Pure: no Kafka, no S3.
+
+use crate::{
+    convert::state::Settled,
+    object::{ETag, ObjectRef},
+    topics::{ALTERED_OUTPUT, Intent, Millis, ObjectEvent, Status},
+};
+
+/// The name of the sweep in events.
+pub const SOURCE: &str = "sweep";
+
+/// Something seen in a bucket that may have to be announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub object: ObjectRef,
+    pub seen: Seen,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// The object itself.
+    Source {
+        etag: ETag,
+        size: Option<i64>,
+        modified: Option<Millis>,
+    },
+    /// Its output.
+    Output {
+        bucket: String,
+        key: String,
+        etag: ETag,
+    },
+}
+
+/// Why an object is announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What is there is not what is settled.
+    New,
+    /// Its output is not the one that was written.
+    AlteredOutput,
+}
+
+impl Kind {
+    /// The name in metrics and on disk.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::AlteredOutput => "altered_output",
+        }
+    }
+}
+
+/// An event to append, unless an earlier announcement of the same still covers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    pub kind: Kind,
+    pub event: ObjectEvent,
+    /// What the event says of its object: the ETag seen, or the id of the request.
+    pub mark: String,
+}
+
+impl Announcement {
+    pub fn message_key(&self) -> String {
+        format!("{}/{}", self.event.bucket, self.event.key)
+    }
+
+    /// What it is about, among all announcements.
+    pub fn subject(&self) -> String {
+        format!("{}:{}", self.kind.name(), self.message_key())
+    }
+}
+
+impl Candidate {
+    /// The announcement to make, given what is settled for the object; `None` when all is as it should be.
+    pub fn announcement(&self, settled: Option<&Settled>) -> Option<Announcement> {
+        match &self.seen {
+            Seen::Source {
+                etag,
+                size,
+                modified,
+            } => {
+                let differs = settled.and_then(|settled| settled.etag.as_ref()) != Some(etag);
+                differs.then(|| self.new_object(etag, *size, *modified))
+            }
+            Seen::Output { bucket, key, etag } => {
+                let settled = settled?;
+                let written = settled
+                    .outputs
+                    .iter()
+                    .find(|output| output.bucket == *bucket && output.key == *key)?;
+                let altered = settled.status == Some(Status::Converted) && written.etag != *etag;
+                altered.then(|| self.altered_output(settled, etag))
+            }
+        }
+    }
+
+    fn new_object(&self, etag: &ETag, size: Option<i64>, modified: Option<Millis>) -> Announcement {
+        Announcement {
+            kind: Kind::New,
+            mark: etag.as_str().to_owned(),
+            event: ObjectEvent {
+                etag: Some(etag.clone()),
+                size,
+                event_time: modified,
+                ..ObjectEvent::observed(&self.object, SOURCE)
+            },
+        }
+    }
+
+    /// The id names the state and what stands in its place, so that convert can look again before it does the work.
+    fn altered_output(&self, settled: &Settled, seen: &ETag) -> Announcement {
+        let id = format!("{ALTERED_OUTPUT}{}:{seen}", settled.generation);
+        Announcement {
+            kind: Kind::AlteredOutput,
+            mark: id.clone(),
+            event: ObjectEvent {
+                etag: settled.etag.clone(),
+                intent: Intent::Reconvert,
+                intent_id: Some(id),
+                ..ObjectEvent::observed(&self.object, SOURCE)
+            },
+        }
+    }
+}
+
+/// Whether an object is left to the notification that is still on its way. Its time is the server's and `now` is ours: a
+/// clock that is wrong makes the wait longer or shorter, which does no harm.
+pub fn is_young(modified: Option<Millis>, min_age_ms: i64, now: Millis) -> bool {
+    min_age_ms > 0 && modified.is_some_and(|modified| now.0.saturating_sub(modified.0) < min_age_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::Output;
+
+    fn tag(etag: &str) -> ETag {
+        ETag::parse(etag).unwrap()
+    }
+
+    fn source(etag: &str) -> Candidate {
+        Candidate {
+            object: ObjectRef::try_new("in", "a.xml").unwrap(),
+            seen: Seen::Source {
+                etag: tag(etag),
+                size: Some(7),
+                modified: Some(Millis(5)),
+            },
+        }
+    }
+
+    fn output(etag: &str) -> Candidate {
+        Candidate {
+            object: ObjectRef::try_new("in", "a.xml").unwrap(),
+            seen: Seen::Output {
+                bucket: "out".into(),
+                key: "a.xml.json".into(),
+                etag: tag(etag),
+            },
+        }
+    }
+
+    fn settled(etag: Option<&str>, status: Status) -> Settled {
+        Settled {
+            etag: etag.map(tag),
+            status: Some(status),
+            generation: 42,
+            outputs: vec![Output {
+                bucket: "out".into(),
+                key: "a.xml.json".into(),
+                etag: tag("written"),
+                sha256: String::new(),
+                size: 1,
+                records: 1,
+            }],
+            ..Settled::default()
+        }
+    }
+
+    #[test]
+    fn an_object_is_announced_if_and_only_if_its_etag_is_not_the_settled_one() {
+        let announced = |settled: Option<&Settled>| source("A").announcement(settled).is_some();
+        assert!(announced(None));
+        assert!(announced(Some(&settled(Some("B"), Status::Converted))));
+        assert!(
+            announced(Some(&settled(None, Status::DeadLettered))),
+            "only a letter is open"
+        );
+        for status in [Status::Converted, Status::DeadLettered, Status::Discarded] {
+            assert!(!announced(Some(&settled(Some("A"), status))), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn an_announced_object_is_an_observation_of_what_was_listed() {
+        let announcement = source("A").announcement(None).unwrap();
+        let event = &announcement.event;
+        assert_eq!(
+            (event.intent, event.source.as_str()),
+            (Intent::Observe, "sweep")
+        );
+        assert_eq!((&event.etag, event.size), (&Some(tag("A")), Some(7)));
+        assert_eq!(event.event_time, Some(Millis(5)));
+        assert_eq!(announcement.subject(), "new:in/a.xml");
+    }
+
+    #[test]
+    fn an_output_is_announced_only_when_the_state_names_it_with_another_etag() {
+        let announced = |settled: &Settled| output("stray").announcement(Some(settled)).is_some();
+        assert!(announced(&settled(Some("A"), Status::Converted)));
+        assert!(!announced(&settled(Some("A"), Status::DeadLettered)));
+        let mut elsewhere = settled(Some("A"), Status::Converted);
+        elsewhere.outputs[0].key = "other.json".into();
+        assert!(!announced(&elsewhere));
+        let as_written = settled(Some("A"), Status::Converted);
+        assert_eq!(output("written").announcement(Some(&as_written)), None);
+        assert_eq!(output("stray").announcement(None), None);
+    }
+
+    #[test]
+    fn a_reconversion_names_the_state_and_what_stands_in_its_place() {
+        let settled = settled(Some("A"), Status::Converted);
+        let announcement = output("stray").announcement(Some(&settled)).unwrap();
+        let event = &announcement.event;
+        assert_eq!(event.intent, Intent::Reconvert);
+        assert_eq!(event.intent_id.as_deref(), Some("altered-output:42:stray"));
+        assert_eq!(event.etag, Some(tag("A")));
+    }
+
+    #[test]
+    fn an_object_is_young_until_it_has_the_age() {
+        let young = |modified| is_young(Some(Millis(modified)), 60_000, Millis(100_000));
+        assert!(young(40_001) && young(100_000) && young(200_000));
+        assert!(!young(40_000));
+        assert!(!is_young(None, 60_000, Millis(100_000)));
+        assert!(!is_young(Some(Millis(200_000)), 0, Millis(100_000)));
+    }
+}

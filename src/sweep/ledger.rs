@@ -1,0 +1,162 @@
+//! What a sweep knows from Kafka, and what it writes there: settled states, convert's progress, announcements.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    announced::{Announced, Entry},
+    candidate::Announcement,
+};
+use crate::{
+    config::Kafka,
+    convert::{
+        STAGE,
+        state::{self, Settled},
+    },
+    intake::publish::{PublishError, Publisher},
+    kafka::{
+        Position, StateFolder, partitioner::partition_of, reader::ReadError, store::StoreError,
+        view::View,
+    },
+    object::ObjectRef,
+    topics::{ObjectEvent, Topics},
+};
+
+/// Why Kafka, or the local copy of what is in it, could not be used. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("read what is settled")]
+    Read(#[from] ReadError),
+    #[error("use the sweep's local state")]
+    Store(#[from] StoreError),
+    #[error("append an announcement")]
+    Publish(#[from] PublishError),
+    #[error(
+        "the local state of {0} can't be read: {1}; stop this worker and delete its state folder"
+    )]
+    Damaged(String, String),
+    #[error("look at what is settled: {0}")]
+    Panicked(String),
+}
+
+/// Kafka, as far as a sweep needs it. All but `append` block.
+pub trait Ledger: Send + Sync + 'static {
+    /// Sees what convert has finished and settled until now.
+    fn refresh(&self) -> Result<(), LedgerError>;
+
+    fn settled(&self, object: &ObjectRef) -> Result<Option<Settled>, LedgerError>;
+
+    /// Whether convert has still to come to an announcement of exactly this.
+    fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError>;
+
+    /// Appends an event; where it is, once it is there to stay.
+    fn append(
+        &self,
+        event: &ObjectEvent,
+    ) -> impl Future<Output = Result<Position, LedgerError>> + Send;
+
+    /// Remembers what was appended, and where.
+    fn record(&self, announced: &[(Announcement, Position)]) -> Result<(), LedgerError>;
+}
+
+/// The real Kafka.
+pub struct KafkaLedger {
+    view: View,
+    announced: Announced,
+    publisher: Publisher,
+    events: String,
+    committed: Mutex<Vec<i64>>,
+    /// Ends a refresh that waits.
+    shutdown: CancellationToken,
+    /// Locked as long as anything works in it.
+    _folder: Arc<StateFolder>,
+}
+
+impl KafkaLedger {
+    /// Opens what an earlier run left in the folder. Blocks.
+    pub fn open(
+        kafka: &Kafka,
+        topics: &Topics,
+        publisher: Publisher,
+        folder: Arc<StateFolder>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, LedgerError> {
+        let group = format!("{}.{STAGE}", kafka.group);
+        let path = folder.store_path(super::STAGE);
+        let view = View::open(
+            kafka,
+            &group,
+            &topics.objects,
+            &path.join("objects"),
+            state::fold,
+        )?;
+        let log = view.log_of(kafka, &topics.events)?;
+        let announced = Announced::open(&path.join("announced"), log, view.partitions())?;
+        Ok(Self {
+            view,
+            announced,
+            publisher,
+            events: topics.events.clone(),
+            committed: Mutex::default(),
+            shutdown,
+            _folder: folder,
+        })
+    }
+}
+
+impl Ledger for KafkaLedger {
+    /// In this order: what lies below a committed offset has its state in the view that is read after it.
+    fn refresh(&self) -> Result<(), LedgerError> {
+        let committed = self.view.committed_offsets(&self.events, &self.shutdown)?;
+        self.view.catch_up(&self.shutdown)?;
+        self.announced.forget_passed(&committed)?;
+        *self
+            .committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = committed;
+        Ok(())
+    }
+
+    fn settled(&self, object: &ObjectRef) -> Result<Option<Settled>, LedgerError> {
+        let Some(bytes) = self.view.get(object.message_key().as_bytes())? else {
+            return Ok(None);
+        };
+        Settled::read(&bytes, object.key())
+            .map(Some)
+            .map_err(|reason| LedgerError::Damaged(object.to_string(), reason))
+    }
+
+    fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError> {
+        let key = announcement.message_key();
+        let partition = partition_of(key.as_bytes(), self.view.partitions());
+        let announced =
+            self.announced
+                .offset_of(partition, &announcement.subject(), &announcement.mark)?;
+        let committed = self
+            .committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let index = usize::try_from(partition).unwrap_or_default();
+        let committed = committed.get(index).copied().unwrap_or(0);
+        Ok(announced.is_some_and(|offset| committed <= offset))
+    }
+
+    async fn append(&self, event: &ObjectEvent) -> Result<Position, LedgerError> {
+        Ok(self.publisher.append(event).await?)
+    }
+
+    fn record(&self, announced: &[(Announcement, Position)]) -> Result<(), LedgerError> {
+        let entry = |(announcement, position): &(Announcement, Position)| Entry {
+            partition: position.partition,
+            subject: announcement.subject(),
+            mark: announcement.mark.clone(),
+            offset: position.offset,
+        };
+        let entries: Vec<Entry> = announced.iter().map(entry).collect();
+        Ok(self.announced.record(&entries)?)
+    }
+}

@@ -1,0 +1,156 @@
+//! A listing of a million keys takes the memory of one page, whether all of them are settled or none is.
+//!
+//! The allocator of this binary counts, so it holds this one test.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use bytes::Bytes;
+use feedmill::config::Config;
+use feedmill::convert::state::Settled;
+use feedmill::kafka::Position;
+use feedmill::object::{ETag, ObjectRef};
+use feedmill::s3::S3Error;
+use feedmill::sweep::{Announcement, Cursor, Ledger, LedgerError, Listed, Page, Storage, Sweeper};
+use feedmill::telemetry::metrics::Metrics;
+use feedmill::topics::{Millis, ObjectEvent};
+use tokio_util::sync::CancellationToken;
+
+const KEYS: usize = 1_000_000;
+const PAGE: usize = 1_000;
+
+/// A page of a thousand keys as candidates, announcements and events, with room.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: everything is passed on to the system's allocator as it comes.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(live, Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// A bucket of a million objects, made up page by page.
+struct Million;
+
+fn number(key: &str) -> usize {
+    let digits = key.rsplit('/').next().unwrap();
+    digits.trim_end_matches(".xml").parse().unwrap()
+}
+
+fn etag(number: usize) -> ETag {
+    ETag::parse(&format!("{number:032x}")).unwrap()
+}
+
+impl Storage for Million {
+    async fn page(&self, _: &str, prefix: &str, from: Option<&Cursor>) -> Result<Page, S3Error> {
+        let first = match from {
+            Some(Cursor::Token(next)) => next.parse().unwrap(),
+            _ => 0,
+        };
+        let objects = (first..first + PAGE).map(|number| Listed {
+            key: format!("{prefix}a-folder-of-a-usual-length/{number:09}.xml"),
+            etag: etag(number),
+            size: Some(1_000),
+            modified: Some(Millis(0)),
+        });
+        let next = first + PAGE;
+        Ok(Page {
+            objects: objects.collect(),
+            unreadable: Vec::new(),
+            next: (next < KEYS).then(|| Cursor::Token(next.to_string())),
+        })
+    }
+
+    async fn head(&self, _: &ObjectRef) -> Result<Option<Listed>, S3Error> {
+        Ok(None)
+    }
+
+    async fn read(&self, _: &ObjectRef, _: &ETag, _: Range<u64>) -> Result<Bytes, S3Error> {
+        Ok(Bytes::new())
+    }
+}
+
+/// Knows of every object the same thing, and counts what is announced.
+#[derive(Default)]
+struct Counted {
+    settled: bool,
+    appended: AtomicI64,
+}
+
+impl Ledger for Counted {
+    fn refresh(&self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    fn settled(&self, object: &ObjectRef) -> Result<Option<Settled>, LedgerError> {
+        Ok(self.settled.then(|| Settled {
+            etag: Some(etag(number(object.key()))),
+            ..Settled::default()
+        }))
+    }
+
+    fn covers(&self, _: &Announcement) -> Result<bool, LedgerError> {
+        Ok(false)
+    }
+
+    async fn append(&self, _: &ObjectEvent) -> Result<Position, LedgerError> {
+        Ok(Position {
+            partition: 0,
+            offset: self.appended.fetch_add(1, Relaxed),
+        })
+    }
+
+    fn record(&self, _: &[(Announcement, Position)]) -> Result<(), LedgerError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_million_keys_take_the_memory_of_one_page() {
+    let config: Config = toml::from_str(
+        "output = { bucket = 'out', layout = 'versioned' }\nfeeds = [{ name = 'f', match = 's3://in/x/**' }]",
+    )
+    .unwrap();
+    for (settled, announced) in [(true, 0), (false, KEYS as i64)] {
+        let ledger = Arc::new(Counted {
+            settled,
+            ..Counted::default()
+        });
+        let sweeper = Sweeper {
+            storage: Arc::new(Million),
+            ledger: Arc::clone(&ledger),
+            metrics: Metrics::new().sweep,
+            shutdown: CancellationToken::new(),
+        };
+        let before = LIVE.load(Relaxed);
+        PEAK.store(before, Relaxed);
+        let began = Instant::now();
+        assert!(sweeper.sweep(&config).await.unwrap());
+        let peak = PEAK.load(Relaxed) - before;
+        println!(
+            "{announced} of {KEYS} announced: {peak} bytes at most, {:?}",
+            began.elapsed()
+        );
+        assert_eq!(ledger.appended.load(Relaxed), announced);
+        assert_eq!(sweeper.metrics.listed.get(), KEYS as u64);
+        assert!(peak < MOST_BYTES, "{peak} bytes");
+    }
+}
