@@ -440,7 +440,7 @@ async fn events_about_keys_that_the_server_reads_otherwise_or_refuses_end_by_nam
         "products/\u{1}\u{7f}.xml",
         "products/\u{fffe}\u{ffff}.xml",
         "products/.versions/v_1",
-        "products/.uploads/1/0001.part",
+        "products/.uploads/1/0001.xml",
     ];
     let events = keys.map(|key| world.event(key, None));
     join_all(events.iter().map(|event| world.send(event))).await;
