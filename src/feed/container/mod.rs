@@ -36,13 +36,12 @@ enum Kind {
 }
 
 /// Magic bytes, and where they stand.
-const MAGIC: [(usize, &[u8], Kind); 17] = [
+const MAGIC: [(usize, &[u8], Kind); 16] = [
     (0, b"\x1f\x8b", Kind::Stream(Compression::Gzip)),
     (0, b"\x28\xb5\x2f\xfd", Kind::Stream(Compression::Zstd)),
     // An empty zip has no entry to begin with.
     (0, b"PK\x03\x04", Kind::Zip),
     (0, b"PK\x05\x06", Kind::Zip),
-    (0, b"PK\x06\x06", Kind::Zip),
     (0, b"\xfd7zXZ\0", Kind::Stream(Compression::Xz)),
     // The magic of bzip2 is text; what follows the block size, the first block's or the end's, is not.
     (4, b"1AY&SY", Kind::Stream(Compression::Bzip2)),
