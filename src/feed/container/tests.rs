@@ -112,6 +112,10 @@ fn a_file_over_the_limit_and_a_bomb_have_their_own_reasons() {
     };
     assert_eq!(decode(&b"123456789"[..], &limits).unwrap().len(), 9);
     assert_eq!(reason(&b"1234567890"[..], &limits), Reason::FileTooLarge);
+    // Many members of nothing: the layer between is too large.
+    let nothing = gzip(&gzip(b"").repeat(100));
+    assert_eq!(reason(&*nothing, &limits), Reason::FileTooLarge);
+    assert_eq!(decode(&*nothing, &Limits::default()).unwrap(), b"");
     let limits = Limits {
         decompression_ratio: 100,
         ..Limits::default()
