@@ -478,16 +478,12 @@ async fn files_that_are_not_what_they_claim_are_refused_by_name_and_leave_no_out
     let xml = good.as_bytes();
     let without_declaration = good.split_once('\n').expect("two lines").1;
     let gz = gzip(xml);
-    let utf16 = |mark: &[u8], unit: fn(u16) -> [u8; 2]| {
-        let units = good.encode_utf16().flat_map(unit);
-        mark.iter().copied().chain(units).collect::<Vec<u8>>()
-    };
+    let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let latin1: Vec<u8> = good
         .chars()
         .map(|c| u8::try_from(c).expect("Latin-1"))
         .collect();
-    let declared = good.replace("UTF-8", "ISO-8859-1");
-    let declared: Vec<u8> = declared.chars().map(|c| c as u8).collect();
+    let declared = |label| good.replace("UTF-8", label).into_bytes();
     let laughs = b"<!DOCTYPE items [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;\">]>";
     let with_doctype = |doctype: &[u8], entity: &str| {
         let body = without_declaration.replace("&amp;", entity);
@@ -509,12 +505,23 @@ async fn files_that_are_not_what_they_claim_are_refused_by_name_and_leave_no_out
         (
             "zip.xml",
             b"PK\x03\x04\x14\0\0\0\x08\0".to_vec(),
-            "unknown_format",
+            "corrupt_zip",
         ),
         (
             "zstd.xml",
             b"\x28\xb5\x2f\xfd\x04\0".to_vec(),
-            "unknown_format",
+            "corrupt_zstd",
+        ),
+        (
+            "bzip2.xml",
+            b"BZh91AY&SY and no more".to_vec(),
+            "corrupt_bzip2",
+        ),
+        ("xz.xml", b"\xfd7zXZ\0\0\x04".to_vec(), "corrupt_xz"),
+        (
+            "7z.xml",
+            b"7z\xbc\xaf\x27\x1c\0\x04".to_vec(),
+            "unsupported_container",
         ),
         (
             "json-array.xml",
@@ -553,7 +560,11 @@ async fn files_that_are_not_what_they_claim_are_refused_by_name_and_leave_no_out
             "unknown_format",
         ),
         ("empty.xml.gz", gzip(b""), "empty_file"),
-        ("twice.xml.gz", gzip(&gz), "unknown_format"),
+        (
+            "four-times.xml.gz",
+            gzip(&gzip(&gzip(&gz))),
+            "too_many_containers",
+        ),
         ("cut.xml.gz", gz[..gz.len() - 12].to_vec(), "corrupt_gzip"),
         ("head-only.xml.gz", gz[..10].to_vec(), "corrupt_gzip"),
         (
@@ -567,22 +578,22 @@ async fn files_that_are_not_what_they_claim_are_refused_by_name_and_leave_no_out
             "corrupt_gzip",
         ),
         (
-            "utf-16-le.xml",
-            utf16(b"\xff\xfe", u16::to_le_bytes),
-            "unsupported_encoding",
+            "utf-16-cut.xml",
+            utf16[..utf16.len() - 1].to_vec(),
+            "invalid_encoding",
         ),
         (
-            "utf-16-be.xml",
-            utf16(b"\xfe\xff", u16::to_be_bytes),
-            "unsupported_encoding",
+            "utf-16-as-declared.xml",
+            declared("UTF-16"),
+            "invalid_encoding",
         ),
         (
-            "utf-16-no-mark.xml",
-            utf16(b"", u16::to_le_bytes),
+            "utf-32.xml",
+            b"\xff\xfe\0\0<\0\0\0".to_vec(),
             "unsupported_encoding",
         ),
         ("latin1-says-utf-8.xml", latin1, "invalid_encoding"),
-        ("latin1.xml", declared, "unsupported_encoding"),
+        ("utf-7.xml", declared("UTF-7"), "unsupported_encoding"),
         (
             "laughs.xml",
             with_doctype(laughs, "&b;"),

@@ -8,6 +8,7 @@ mod convert_world;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::time::Duration;
 
 use convert_world::{
@@ -675,6 +676,45 @@ async fn outputs_in_parts_are_whole_replaced_and_come_through_a_crash() {
     let (_, small) = convert(&world, KEY, &version(3)).await;
     assert_whole(&world, &small).await;
     assert_healthy(&world, &[(KEY, Some(version(3).json()))]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packed_file_and_one_in_another_encoding_become_the_same_output_as_the_plain_one() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let world = stack.world("packed").create().await;
+    let _worker = start(&world, WorkerOptions::default()).await;
+    let file = version(1);
+    let text = String::from_utf8(file.xml()).expect("UTF-8");
+    let utf16 = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let latin1 = text.replace("UTF-8", "ISO-8859-1");
+    let latin1: Vec<u8> = latin1
+        .chars()
+        .map(|c| u8::try_from(c).expect("Latin-1"))
+        .collect();
+    let files = [
+        ("plain.xml", file.xml()),
+        ("utf-16.xml", utf16),
+        ("latin-1.zip", zip_of_one(&latin1)),
+        ("zst.xml", zstd::encode_all(&*latin1, 1).expect("zstd")),
+    ];
+    for (name, bytes) in files {
+        let key = format!("products/{name}");
+        let (etag, result) = drop_bytes(&world, &key, bytes).await;
+        assert_converted(&result, &etag);
+        assert_output(&world, &key, &file).await;
+    }
+}
+
+fn zip_of_one(bytes: &[u8]) -> Vec<u8> {
+    let mut archive = rawzip::ZipArchiveWriter::new(Vec::new());
+    let (mut entry, config) = archive.new_file("feed.xml").start().expect("a zip");
+    let mut writer = config.wrap(&mut entry);
+    writer.write_all(bytes).expect("a zip");
+    let (_, descriptor) = writer.finish().expect("a zip");
+    entry.finish(descriptor).expect("a zip");
+    archive.finish().expect("a zip")
 }
 
 /// The Result says of the output what is true of its bytes.

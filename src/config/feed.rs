@@ -32,6 +32,9 @@ pub struct Feed {
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
     pub format: Format,
+    /// Of files that don't say which they are in, `windows-1252`; left out: UTF-8.
+    #[serde(default)]
+    pub encoding: Option<String>,
     /// Path from the root to the records, `rss/channel/item`; left out: the children of the root.
     #[serde(default)]
     pub record: Option<String>,
@@ -71,6 +74,7 @@ impl Feed {
     pub fn spec(&self) -> Spec {
         Spec {
             format: self.format,
+            encoding: self.encoding.clone(),
             record: self.record.clone(),
             namespaces: self.namespaces.clone(),
             arrays: self.arrays.clone(),

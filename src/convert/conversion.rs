@@ -51,9 +51,6 @@ const SMALL: u64 = 256 * 1024;
 /// time, which is less than handing the file to a thread and back.
 const SMALL_OUTPUT: usize = 1024 * 1024;
 
-/// The first bytes of a gzip member (RFC 1952).
-const GZIP: [u8; 2] = [0x1F, 0x8B];
-
 /// Converts a body; parts of a large output are uploaded on the way, and none of them is visible yet.
 pub async fn convert<'a>(
     plan: Arc<Plan>,
@@ -66,7 +63,7 @@ pub async fn convert<'a>(
         return stream(plan, source, body, upload, part_bytes).await;
     }
     let bytes = body.collect().await.map_err(read_failed)?;
-    if bytes.starts_with(&GZIP) {
+    if feed::is_packed(&bytes) {
         // What it takes to decompress can't be told from its size.
         return stream(plan, source, bytes.reader(), upload, part_bytes).await;
     }

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Bytes of the whole file, after decompression.
+    /// Bytes of the whole file, after decompression: all layers of it, and all entries of a zip, together.
     pub file_bytes: u64,
     /// Bytes of one record: as it stands in the file, as it is held, and as JSON. Outside records it bounds a single piece of markup.
     /// Memory use is a small multiple of it. At most 1 GiB.
@@ -13,10 +13,18 @@ pub struct Limits {
     pub depth: usize,
     /// Attributes of one element.
     pub attributes: usize,
-    /// Bytes of one element name, attribute name or JSON key.
+    /// Bytes of one element name, attribute name, JSON key or name of a zip entry.
     pub name_bytes: usize,
     /// Decompressed bytes for each compressed one. Looked at once a file has given 16 MiB: a small one can't hurt.
     pub decompression_ratio: u64,
+    /// Bytes of memory that the header of a zstd or xz file may ask for: its window or dictionary, in zstd rounded down to a power of two.
+    pub decompressor_bytes: u64,
+    /// Bytes of one zip, which is kept in a temporary file while it is read.
+    pub spool_bytes: u64,
+    /// Entries of one zip, folders included.
+    pub zip_entries: usize,
+    /// Containers inside each other. At most 16.
+    pub nesting: usize,
     /// The highest number that `fill_gaps` fills up to.
     pub gap: u32,
 }
@@ -26,6 +34,9 @@ pub const MAX_DEPTH: usize = 1_000;
 
 /// Places in a record are kept in 32 bits.
 pub const MAX_RECORD_BYTES: usize = 1 << 30;
+
+/// Containers are opened on top of each other, each with its buffers.
+pub const MAX_NESTING: usize = 16;
 
 /// Decompressed bytes below which no ratio is refused.
 pub const RATIO_FLOOR_BYTES: u64 = 16 << 20;
@@ -40,6 +51,11 @@ impl Default for Limits {
             name_bytes: 1_024,
             // Product feeds reach 20 to 100; deflate itself ends at 1,032, which is where bombs are.
             decompression_ratio: 500,
+            // `xz -9` takes 65 MiB, zstd up to level 19 takes 8.
+            decompressor_bytes: 80 << 20,
+            spool_bytes: 1 << 30,
+            zip_entries: 1_000,
+            nesting: 3,
             gap: 1_000,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes ─▶ container ─▶ encoding ─▶ xml  ─▶ fields ──▶ write ─▶ JSON
-//!          gzip, sizes  UTF-8       json    or whole    one record at a time
+//!          gzip, zip …  to UTF-8    json    or whole    one record at a time
 //! ```
 //!
 //! In: any reader, and a [`Plan`] compiled from a feed's [`Spec`](spec::Spec). Out: a JSON array or JSON lines, and a [`Summary`]; or the one
@@ -26,7 +26,8 @@ mod xml;
 
 use std::io::{Read, Write};
 
-use container::Stream;
+pub use container::is_packed;
+use container::{Documents, Stream};
 pub use fields::{FieldError, TypeError};
 pub use limits::Limits;
 use plan::Mapping;
@@ -54,7 +55,7 @@ pub struct Summary {
     pub records: u64,
     /// Bytes taken from the input, compressed if it was.
     pub input_bytes: u64,
-    /// Bytes after decompression.
+    /// Bytes after decompression, in UTF-8.
     pub decoded_bytes: u64,
     pub output_bytes: u64,
 }
@@ -71,26 +72,43 @@ pub fn convert(
     mut input: impl Read,
     mut output: impl Write,
 ) -> Result<Summary, ConvertError> {
-    let mut stream = Stream::open(&mut input, &plan.limits)?;
     let mut records = Records::new(&mut output, plan.output, &plan.limits);
-    encoding::skip_byte_order_mark(&mut stream)?;
-    match format_of(&mut stream, plan)? {
-        Format::Json => convert_json(
-            json::Source::Document(&plan.record.keys),
-            plan,
-            &mut stream,
-            &mut records,
-        )?,
-        Format::JsonLines => convert_json(json::Source::Lines, plan, &mut stream, &mut records)?,
-        Format::Xml | Format::Auto => convert_xml(plan, &mut stream, &mut records)?,
+    let mut documents = Documents::new(&mut input, &plan.limits, plan.encoding);
+    let mut is_empty = true;
+    while let Some(mut document) = documents.next()? {
+        is_empty = false;
+        convert_document(plan, &mut document, &mut records)
+            .map_err(|error| document.name(error))?;
+    }
+    if is_empty {
+        return Err(Rejection::because(Reason::EmptyFile, "there is no file in the zip").into());
     }
     records.finish()?;
     Ok(Summary {
         records: records.count(),
-        input_bytes: stream.input_bytes(),
-        decoded_bytes: stream.decoded_bytes(),
+        input_bytes: documents.input_bytes(),
+        decoded_bytes: documents.text_bytes(),
         output_bytes: records.output_bytes(),
     })
+}
+
+/// Converts what is one file, or one entry of a zip, and nothing in it a container any more.
+fn convert_document<'p>(
+    plan: &'p Plan,
+    document: &mut Stream<'p>,
+    records: &mut Records<'_>,
+) -> Result<(), ConvertError> {
+    encoding::skip_byte_order_mark(document)?;
+    match format_of(document, plan)? {
+        Format::Json => convert_json(
+            json::Source::Document(&plan.record.keys),
+            plan,
+            document,
+            records,
+        ),
+        Format::JsonLines => convert_json(json::Source::Lines, plan, document, records),
+        Format::Xml | Format::Auto => convert_xml(plan, document, records),
+    }
 }
 
 /// The format the plan says, or the one that the first character speaks for.

@@ -1,9 +1,11 @@
 //! A feed's configuration, compiled: everything that can be wrong with it is found here, before the first file.
 
+use encoding_rs::Encoding;
 use sha2::{Digest, Sha256};
 
+use super::encoding;
 use super::fields::{self, FieldError, is_path_name};
-use super::limits::{Limits, MAX_DEPTH, MAX_RECORD_BYTES};
+use super::limits::{Limits, MAX_DEPTH, MAX_NESTING, MAX_RECORD_BYTES};
 use super::names::{NameTest, Namespaces};
 use super::spec::{Format, OutputFormat, Spec};
 
@@ -14,6 +16,8 @@ const ENGINE_VERSION: u32 = 1;
 #[derive(Debug)]
 pub struct Plan {
     pub(super) format: Format,
+    /// Of files that don't say.
+    pub(super) encoding: Option<&'static Encoding>,
     pub(super) output: OutputFormat,
     pub(super) limits: Limits,
     pub(super) namespaces: Namespaces,
@@ -50,10 +54,16 @@ pub enum PlanError {
     Namespace(String),
     #[error("the field `{field}` can't be compiled")]
     Field { field: String, source: FieldError },
+    #[error(
+        "the encoding {0:?} is not one of the Encoding Standard's labels: utf-8, windows-1252 ..."
+    )]
+    Encoding(String),
     #[error("the limit on depth is {0}, more than {MAX_DEPTH}")]
     Depth(usize),
     #[error("the limit on the bytes of a record is {0}, more than {MAX_RECORD_BYTES}")]
     RecordBytes(usize),
+    #[error("the limit on nesting is {0}, more than {MAX_NESTING}")]
+    Nesting(usize),
 }
 
 impl Plan {
@@ -69,6 +79,7 @@ impl Plan {
         let namespaces = Namespaces::new(&spec.namespaces);
         Ok(Self {
             format: spec.format,
+            encoding: spec.encoding.as_deref().map(known_encoding).transpose()?,
             output: spec.output,
             limits,
             record: RecordPath::compile(spec.record.as_deref(), &namespaces)?,
@@ -133,6 +144,10 @@ fn names(path: &str) -> Option<Vec<&str>> {
     names.iter().all(|name| is_path_name(name)).then_some(names)
 }
 
+fn known_encoding(label: &str) -> Result<&'static Encoding, PlanError> {
+    encoding::from_label(label).ok_or_else(|| PlanError::Encoding(label.to_owned()))
+}
+
 fn is_prefix(prefix: &str) -> bool {
     is_path_name(prefix) && !prefix.contains([':', '/'])
 }
@@ -143,6 +158,9 @@ fn check_limits(limits: &Limits) -> Result<(), PlanError> {
     }
     if limits.record_bytes > MAX_RECORD_BYTES {
         return Err(PlanError::RecordBytes(limits.record_bytes));
+    }
+    if limits.nesting > MAX_NESTING {
+        return Err(PlanError::Nesting(limits.nesting));
     }
     Ok(())
 }
@@ -193,6 +211,7 @@ mod tests {
         let hashes = [
             "",
             "output = 'lines'",
+            "encoding = 'windows-1251'",
             "record = 'a/b'",
             "record = 'a/c'",
             "arrays = ['x']",
@@ -231,6 +250,10 @@ mod tests {
         );
         assert!(
             matches!(error("fields = { b = '/' }"), PlanError::Field { field, .. } if field == "b")
+        );
+        assert_eq!(
+            error("encoding = 'utf-7'"),
+            PlanError::Encoding("utf-7".into())
         );
         let deep = Limits {
             depth: 1_001,

@@ -53,9 +53,9 @@ pub struct Rejection {
     pub line: Option<u64>,
     /// Bytes into the line, the first being 1.
     pub column: Option<u64>,
-    /// Bytes into the decompressed file, a byte order mark included.
+    /// Bytes into the text: the file, or the entry of a zip, decompressed and in UTF-8, a byte order mark included.
     pub byte_offset: Option<u64>,
-    /// Element names or object keys, from the root as far as known.
+    /// Element names or object keys, from the root as far as known; before them, the entry of a zip: `zip entry a.xml: items/item`.
     pub path: Option<String>,
     /// What stands there: printable, at most 120 characters.
     pub excerpt: Option<String>,
@@ -68,14 +68,20 @@ const MAX_EXCERPT_CHARS: usize = 120;
 pub enum Reason {
     /// No bytes, or nothing but white space.
     EmptyFile,
-    /// Neither XML nor JSON by its first bytes, or a container not supported.
+    /// Neither XML nor JSON by its first bytes.
     UnknownFormat,
+    /// A container that is recognised and not read; a zip entry that is encrypted or compressed in a rare way.
+    UnsupportedContainer,
     MalformedXml,
     MalformedJson,
     CorruptGzip,
-    /// Declared as, or marked by its first bytes as, something other than UTF-8.
+    CorruptZstd,
+    CorruptBzip2,
+    CorruptXz,
+    CorruptZip,
+    /// Declared as, or marked by its first bytes as, an encoding that is not read.
     UnsupportedEncoding,
-    /// Bytes that are not UTF-8.
+    /// Bytes that are not what the file's encoding has.
     InvalidEncoding,
     /// The record path leads nowhere in this file.
     NoRecords,
@@ -89,6 +95,10 @@ pub enum Reason {
     TooManyAttributes,
     NameTooLong,
     DecompressionRatio,
+    DecompressorMemory,
+    TooManyContainers,
+    /// Of a zip.
+    TooManyEntries,
     /// An entity other than the five that XML predefines.
     EntityNotAllowed,
 }
@@ -98,9 +108,14 @@ impl Reason {
         match self {
             Self::EmptyFile => "empty_file",
             Self::UnknownFormat => "unknown_format",
+            Self::UnsupportedContainer => "unsupported_container",
             Self::MalformedXml => "malformed_xml",
             Self::MalformedJson => "malformed_json",
             Self::CorruptGzip => "corrupt_gzip",
+            Self::CorruptZstd => "corrupt_zstd",
+            Self::CorruptBzip2 => "corrupt_bzip2",
+            Self::CorruptXz => "corrupt_xz",
+            Self::CorruptZip => "corrupt_zip",
             Self::UnsupportedEncoding => "unsupported_encoding",
             Self::InvalidEncoding => "invalid_encoding",
             Self::NoRecords => "no_records",
@@ -112,6 +127,9 @@ impl Reason {
             Self::TooManyAttributes => "too_many_attributes",
             Self::NameTooLong => "name_too_long",
             Self::DecompressionRatio => "decompression_ratio",
+            Self::DecompressorMemory => "decompressor_memory",
+            Self::TooManyContainers => "too_many_containers",
+            Self::TooManyEntries => "too_many_entries",
             Self::EntityNotAllowed => "entity_not_allowed",
         }
     }

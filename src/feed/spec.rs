@@ -30,6 +30,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Spec {
     /// `auto` looks at the first bytes: `<` is XML, `[` a JSON array, `{` JSON lines, or a JSON document when `record` is set.
     pub format: Format,
+    /// The encoding of files that don't say: a label of the Encoding Standard, `windows-1252`. A byte order mark, an XML declaration, and
+    /// NUL bytes that only UTF-16 has, count more; without any of these, it is UTF-8.
+    pub encoding: Option<String>,
     /// Element names from the root, or object keys, joined by `/`, that lead to a record: `rss/channel/item`.
     /// Without it, every child element of an XML root is a record, and so is every element of a JSON array.
     /// A path that leads nowhere rejects the file (`no_records`).

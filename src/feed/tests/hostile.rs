@@ -15,6 +15,10 @@ const SMALL: Limits = Limits {
     attributes: 8,
     name_bytes: 100,
     decompression_ratio: 500,
+    decompressor_bytes: 80 << 20,
+    spool_bytes: 1 << 30,
+    zip_entries: 1_000,
+    nesting: 3,
     gap: 1_000,
 };
 

@@ -1,7 +1,10 @@
 //! The engine as its callers see it: a configuration and bytes in, JSON or a rejection out.
 
+mod containers;
+mod encodings;
 mod hostile;
 mod json;
+pub mod packing;
 mod samples;
 mod xml;
 

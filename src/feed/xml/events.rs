@@ -14,8 +14,7 @@ use quick_xml::events::{BytesDecl, BytesStart, Event};
 use quick_xml::reader::Reader;
 
 use super::text;
-use crate::feed::container::Stream;
-use crate::feed::encoding::{self, Declared};
+use crate::feed::container::{HEAD_BYTES, Stream};
 use crate::feed::limits::Limits;
 use crate::feed::names::{NameTest, Scopes};
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection, excerpt};
@@ -39,7 +38,6 @@ pub struct Events<'s, 'r> {
     depth: usize,
     has_root: bool,
     is_declared: bool,
-    encoding: Declared,
 }
 
 impl<'s, 'r> Events<'s, 'r> {
@@ -50,7 +48,6 @@ impl<'s, 'r> Events<'s, 'r> {
             depth: 0,
             has_root: false,
             is_declared: false,
-            encoding: Declared::Utf8,
         }
     }
 
@@ -75,7 +72,6 @@ impl<'s, 'r> Events<'s, 'r> {
     /// What an event means where it stands.
     #[inline]
     pub fn check<'e>(&mut self, event: &'e Event<'e>) -> Result<Token<'e>, ConvertError> {
-        self.check_encoding(event)?;
         match event {
             Event::Start(tag) => {
                 self.open(tag)?;
@@ -135,11 +131,9 @@ impl<'s, 'r> Events<'s, 'r> {
         }
     }
 
-    /// Bytes that are not UTF-8 are something else in a file that declares something else, and the rest of a character in one that was cut.
+    /// Bytes that are not UTF-8 are half a character in a file that was cut.
     fn refuse_bytes(&mut self, error: &EncodingError) -> Result<ConvertError, ConvertError> {
-        let rejection = if self.encoding == Declared::AsciiOnly {
-            encoding::unsupported("bytes outside ASCII")
-        } else if self.reader.get_mut().peek(1)?.is_empty() {
+        let rejection = if self.reader.get_mut().peek(1)?.is_empty() {
             malformed("the file ends inside a character")
         } else {
             Rejection::because(Reason::InvalidEncoding, error.to_string())
@@ -168,18 +162,17 @@ impl<'s, 'r> Events<'s, 'r> {
             return Err(malformed("an XML declaration that is not at the beginning").into());
         }
         self.is_declared = true;
-        if let Some(label) = declaration.encoding() {
-            let label = label.map_err(|error| malformed(&error.to_string()))?;
-            self.encoding = Declared::from_label(&label)?;
+        // What it says of the encoding has been heeded already, or would never be.
+        let end = self.place().offset + declaration.len() as u64 + "<??>".len() as u64;
+        if end > HEAD_BYTES as u64 {
+            let message =
+                format!("the XML declaration does not end in the first {HEAD_BYTES} bytes");
+            return Err(malformed(&message).into());
+        }
+        if let Some(Err(error)) = declaration.encoding() {
+            return Err(malformed(&error.to_string()).into());
         }
         Ok(Token::Nothing)
-    }
-
-    fn check_encoding(&self, event: &Event<'_>) -> Result<(), Box<Rejection>> {
-        if self.encoding == Declared::AsciiOnly && !event.is_ascii() {
-            return Err(encoding::unsupported(event));
-        }
-        Ok(())
     }
 
     fn end(&self) -> Result<Token<'static>, ConvertError> {

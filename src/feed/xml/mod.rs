@@ -84,6 +84,8 @@ struct Walk<'a, 'p, 'w, M> {
     /// The names of those, counted from the root, that are on the record path.
     on_path: Vec<String>,
     in_record: bool,
+    /// Records of the documents before.
+    records_before: u64,
     /// Where the record in hand begins, once its first event is done with.
     record_place: Option<Place>,
 }
@@ -94,6 +96,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             scopes: Scopes::new(source.namespaces),
             source,
             mapping,
+            records_before: records.count(),
             records,
             depth: 0,
             on_path: Vec::new(),
@@ -177,7 +180,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
     }
 
     fn finish(&self) -> Result<(), ConvertError> {
-        if self.source.must_match && self.records.count() == 0 {
+        if self.source.must_match && self.records.count() == self.records_before {
             let message = "no element is on the record path";
             return Err(Rejection::because(Reason::NoRecords, message).into());
         }
