@@ -68,10 +68,21 @@ const MAX_EXCERPT_CHARS: usize = 120;
 pub enum Reason {
     /// No bytes, or nothing but white space.
     EmptyFile,
-    /// Neither XML nor JSON by its first bytes, or a container not supported.
+    /// Neither XML nor JSON nor CSV by its first bytes, or a container not supported.
     UnknownFormat,
     MalformedXml,
     MalformedJson,
+    /// A quote that never closes.
+    MalformedCsv,
+    /// A row with more cells than there are columns, or fewer.
+    RaggedRow,
+    /// The rows agree on no delimiter, or on two.
+    UnknownDialect,
+    DuplicateColumn,
+    /// A column without a name in the header.
+    UnnamedColumn,
+    /// No column is one that the mapping asks for.
+    UnknownColumns,
     CorruptGzip,
     /// Declared as, or marked by its first bytes as, something other than UTF-8.
     UnsupportedEncoding,
@@ -100,6 +111,12 @@ impl Reason {
             Self::UnknownFormat => "unknown_format",
             Self::MalformedXml => "malformed_xml",
             Self::MalformedJson => "malformed_json",
+            Self::MalformedCsv => "malformed_csv",
+            Self::RaggedRow => "ragged_row",
+            Self::UnknownDialect => "unknown_dialect",
+            Self::DuplicateColumn => "duplicate_column",
+            Self::UnnamedColumn => "unnamed_column",
+            Self::UnknownColumns => "unknown_columns",
             Self::CorruptGzip => "corrupt_gzip",
             Self::UnsupportedEncoding => "unsupported_encoding",
             Self::InvalidEncoding => "invalid_encoding",

@@ -9,6 +9,7 @@ use super::container::too_large;
 use super::limits::Limits;
 use super::reject::ConvertError;
 use super::spec::OutputFormat;
+use super::warnings::Warnings;
 
 /// Complete records are kept back until they are this many bytes.
 const FLUSH_BYTES: usize = 64 << 10;
@@ -20,6 +21,7 @@ pub struct Records<'w> {
     pending: Vec<u8>,
     records: u64,
     output_bytes: u64,
+    pub warnings: Warnings,
 }
 
 impl<'w> Records<'w> {
@@ -31,6 +33,7 @@ impl<'w> Records<'w> {
             pending: Vec::with_capacity(2 * FLUSH_BYTES),
             records: 0,
             output_bytes: 0,
+            warnings: Warnings::default(),
         }
     }
 
@@ -58,6 +61,8 @@ impl<'w> Records<'w> {
             max_len: self.pending.len() + self.limits.record_bytes,
             limits: self.limits,
             json: &mut self.pending,
+            number: self.records + 1,
+            warnings: &mut self.warnings,
         })?;
         if self.format == OutputFormat::Lines {
             self.pending.push(b'\n');
@@ -97,9 +102,16 @@ pub struct Record<'a> {
     json: &'a mut Vec<u8>,
     max_len: usize,
     limits: &'a Limits,
+    number: u64,
+    warnings: &'a mut Warnings,
 }
 
 impl Record<'_> {
+    /// Elements are made an array because there are several of this path from the record.
+    pub fn warn_repeated<'n>(&mut self, names: impl DoubleEndedIterator<Item = &'n str> + Clone) {
+        self.warnings.repeated(names, self.number);
+    }
+
     /// JSON as it stands.
     #[inline]
     pub fn raw(&mut self, json: &str) -> Result<(), ConvertError> {
