@@ -4,6 +4,7 @@ mod csv;
 mod hostile;
 mod json;
 mod properties;
+mod records;
 mod samples;
 mod xml;
 
