@@ -29,7 +29,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct Spec {
     /// `auto` looks at the first bytes: `<` is XML, `[` a JSON array, `{` JSON lines, or a JSON document when `record` is set.
-    /// Any other text is CSV if its first lines agree on a delimiter and there is neither `record` nor `arrays`.
+    /// Any other text is CSV if its first lines agree on a delimiter and there is no `record`.
     pub format: Format,
     /// Element names from the root, or object keys, joined by `/`, that lead to a record: `rss/channel/item`; `*` is any name.
     /// A list of such paths takes the records of all of them, in the order of the document.

@@ -32,7 +32,11 @@ impl fmt::Display for Warning {
 
 /// The warnings of one file: each path once, and not without end.
 #[derive(Debug, Default)]
-pub struct Warnings(Vec<Warning>);
+pub struct Warnings {
+    list: Vec<Warning>,
+    /// The paths of those about repetition, name by name.
+    repeated: Vec<Vec<String>>,
+}
 
 impl Warnings {
     pub const MAX: usize = 20;
@@ -43,24 +47,26 @@ impl Warnings {
         names: impl DoubleEndedIterator<Item = &'n str> + Clone,
         record: u64,
     ) {
-        let is_same = |warning: &Warning| match warning {
-            Warning::Repeated { path, .. } => path.rsplit('/').eq(names.clone().rev()),
-            Warning::UnusedRecordPath { .. } => false,
-        };
-        if self.0.len() < Self::MAX && !self.0.iter().any(is_same) {
-            let path = names.collect::<Vec<_>>().join("/");
-            self.0.push(Warning::Repeated { path, record });
+        let is_full = self.list.len() == Self::MAX;
+        // From the end, where paths differ most.
+        let is_same = |told: &Vec<String>| told.iter().rev().eq(names.clone().rev());
+        if is_full || self.repeated.iter().any(is_same) {
+            return;
         }
+        let names: Vec<_> = names.map(str::to_owned).collect();
+        let path = names.join("/");
+        self.list.push(Warning::Repeated { path, record });
+        self.repeated.push(names);
     }
 
     pub fn unused(&mut self, paths: impl Iterator<Item = String>) {
-        let room = Self::MAX - self.0.len();
+        let room = Self::MAX - self.list.len();
         let warnings = paths.map(|path| Warning::UnusedRecordPath { path });
-        self.0.extend(warnings.take(room));
+        self.list.extend(warnings.take(room));
     }
 
     pub fn take(&mut self) -> Vec<Warning> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.list)
     }
 }
 
@@ -75,7 +81,7 @@ mod tests {
             warnings.repeated(["a", "b"].into_iter(), record);
             warnings.repeated(["b"].into_iter(), record);
         }
-        let text: Vec<_> = warnings.0.iter().map(Warning::to_string).collect();
+        let text: Vec<_> = warnings.list.iter().map(Warning::to_string).collect();
         assert_eq!(
             text,
             [

@@ -55,18 +55,19 @@ pub fn convert<'p>(
             Err(error) => Err(error),
         };
         // Whatever is wrong with a row, the next one can be read, unless it is the reading that failed.
-        step.map_err(|error| locate(error, Some(records.count() + 1), &mut rows))?;
+        if let Err(error) = step {
+            return Err(locate(error, Some(records.count() + 1), &mut rows));
+        }
     }
 }
 
 /// What becomes of the columns.
 enum Columns<'p> {
-    /// The JSON before each cell.
+    /// The JSON before each cell, the quotes around cells included.
     Whole(Vec<String>),
     /// The columns asked for and the way to each in the mapping.
     Fields {
         capture: Capture<'p>,
-        record: StepId,
         asked: Vec<(usize, Vec<StepId>)>,
     },
 }
@@ -75,8 +76,8 @@ impl<'p> Columns<'p> {
     fn new(names: &[String], capture: Option<Capture<'p>>) -> Result<Self, Box<Rejection>> {
         let Some(mut capture) = capture else {
             let key = |(index, name): (usize, &String)| {
-                let separator = if index == 0 { '{' } else { ',' };
-                format!("{separator}{}:", json_string(name))
+                let before = if index == 0 { "{" } else { "\"," };
+                format!("{before}{}:\"", json_string(name))
             };
             return Ok(Self::Whole(names.iter().enumerate().map(key).collect()));
         };
@@ -101,11 +102,7 @@ impl<'p> Columns<'p> {
                 "none of the columns is one that `fields` asks for",
             ));
         }
-        Ok(Self::Fields {
-            capture,
-            record,
-            asked,
-        })
+        Ok(Self::Fields { capture, asked })
     }
 }
 
@@ -208,36 +205,32 @@ fn record(
         Columns::Whole(keys) => records.add(|record| {
             for (column, key) in keys.iter().enumerate() {
                 record.raw(key)?;
-                record.string(cell(column)?)?;
+                record.string_part(cell(column)?)?;
             }
-            record.raw("}")
+            record.raw("\"}")
         }),
-        Columns::Fields {
-            capture,
-            record,
-            asked,
-        } => {
+        Columns::Fields { capture, asked } => {
             capture.reset();
-            capture.enter(*record)?;
             for (column, steps) in asked {
                 let cell = cell(*column)?;
                 if !cell.is_empty() {
                     keep(cell, steps, capture)?;
                 }
             }
-            capture.leave(Content::Nothing);
             records.add(|record| capture.write_record(record))
         }
     }
 }
 
 fn keep(cell: &str, steps: &[StepId], capture: &mut Capture<'_>) -> Result<(), Box<Rejection>> {
-    for &step in steps {
+    let Some((&last, parents)) = steps.split_last() else {
+        return Ok(());
+    };
+    for &step in parents {
         capture.enter(step)?;
     }
-    capture.text_mut().push_str(cell);
-    capture.leave(Content::Text);
-    for _ in 1..steps.len() {
+    capture.take(last, cell)?;
+    for _ in parents {
         capture.leave(Content::Nothing);
     }
     Ok(())
