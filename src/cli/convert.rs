@@ -66,6 +66,9 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
             return Err(Failure::service(anyhow!(error).context(what)));
         }
     };
+    for warning in &summary.warnings {
+        eprintln!("{}: warning: {warning}", arguments.file.display());
+    }
     let seconds = started.elapsed().as_secs_f64().max(0.001);
     eprintln!(
         "{} records, {} bytes in, {} bytes out, {seconds:.2} s, {:.1} MB/s",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::fields;
-use crate::feed::spec::{Fields, Format, OutputFormat, Spec};
+use crate::feed::spec::{CsvSpec, Fields, Format, OutputFormat, RecordPath, Spec};
 
 /// One partner's feed: which objects it takes, and what becomes of their records.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -35,15 +35,18 @@ pub struct Feed {
     /// Of files that don't say which they are in, `windows-1252`; left out: UTF-8.
     #[serde(default)]
     pub encoding: Option<String>,
-    /// Path from the root to the records, `rss/channel/item`; left out: the children of the root.
+    /// Path from the root to the records, `rss/channel/item`, or a list of several; left out: the children of the root.
     #[serde(default)]
-    pub record: Option<String>,
+    pub record: Option<RecordPath>,
     /// Prefixes as used in this feed's paths, each with its URI; other prefixes are taken literally.
     #[serde(default)]
     pub namespaces: BTreeMap<String, String>,
     /// Elements that are always arrays, with one child too.
     #[serde(default)]
     pub arrays: Vec<String>,
+    /// How a CSV file is written; left out: as its first rows look.
+    #[serde(default)]
+    pub csv: Option<CsvSpec>,
     /// Output fields in their order, each with where it comes from; left out: the record is converted whole.
     #[serde(default, serialize_with = "fields::as_written")]
     pub fields: Option<Fields>,
@@ -80,6 +83,7 @@ impl Feed {
             arrays: self.arrays.clone(),
             fields: self.fields.clone(),
             output: self.output_format,
+            csv: self.csv.clone().unwrap_or_default(),
         }
     }
 }

@@ -259,6 +259,10 @@ impl Settling<'_> {
             },
         };
         faults::crash_at(Fault::CrashAfterOutput);
+        if !summary.warnings.is_empty() {
+            let warnings: Vec<_> = summary.warnings.iter().map(ToString::to_string).collect();
+            warn!(object = %self.object, warnings = warnings.join("; "), "converted; the feed's configuration wants a look");
+        }
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let output = Output {
             bucket: target.bucket.clone(),

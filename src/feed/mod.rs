@@ -3,6 +3,7 @@
 //! ```text
 //! bytes ─▶ container ─▶ encoding ─▶ xml  ─▶ fields ──▶ write ─▶ JSON
 //!          gzip, zip …  to UTF-8    json    or whole    one record at a time
+//!                                   csv
 //! ```
 //!
 //! In: any reader, and a [`Plan`] compiled from a feed's [`Spec`](spec::Spec). Out: a JSON array or JSON lines, and a [`Summary`]; or the one
@@ -11,16 +12,19 @@
 //! and no input makes it panic, hang or fetch anything.
 
 mod container;
+mod csv;
 mod encoding;
 mod fields;
 mod json;
 mod limits;
 mod names;
 mod plan;
+mod record_path;
 mod reject;
 pub mod spec;
 #[cfg(test)]
 mod tests;
+mod warnings;
 mod write;
 mod xml;
 
@@ -28,12 +32,14 @@ use std::io::{Read, Write};
 
 pub use container::is_packed;
 use container::{Documents, Stream};
+pub use csv::DialectError;
 pub use fields::{FieldError, TypeError};
 pub use limits::Limits;
 use plan::Mapping;
 pub use plan::{Plan, PlanError};
 pub use reject::{ConvertError, Reason, Rejection};
 use spec::Format;
+pub use warnings::Warning;
 use write::Records;
 
 /// What is known of the file besides its bytes: `$source` in mappings. All of it is the same whenever the same version is
@@ -50,7 +56,7 @@ pub struct Source {
 }
 
 /// What a conversion came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     pub records: u64,
     /// Bytes taken from the input, compressed if it was.
@@ -58,6 +64,8 @@ pub struct Summary {
     /// Bytes after decompression, in UTF-8.
     pub decoded_bytes: u64,
     pub output_bytes: u64,
+    /// At most 20.
+    pub warnings: Vec<Warning>,
 }
 
 /// How much of a file is looked at for its first character.
@@ -89,6 +97,7 @@ pub fn convert(
         input_bytes: documents.input_bytes(),
         decoded_bytes: documents.text_bytes(),
         output_bytes: records.output_bytes(),
+        warnings: records.warnings.take(),
     })
 }
 
@@ -107,6 +116,7 @@ fn convert_document<'p>(
             records,
         ),
         Format::JsonLines => convert_json(json::Source::Lines, plan, document, records),
+        Format::Csv | Format::Tsv => convert_csv(plan, document, records),
         Format::Xml | Format::Auto => convert_xml(plan, document, records),
     }
 }
@@ -114,6 +124,8 @@ fn convert_document<'p>(
 /// The format the plan says, or the one that the first character speaks for.
 fn format_of(stream: &mut Stream<'_>, plan: &Plan) -> Result<Format, ConvertError> {
     let head = stream.peek(SNIFF_BYTES)?;
+    // Never what happens to be there beyond: the same file has the same format however it arrives.
+    let head = &head[..head.len().min(SNIFF_BYTES)];
     let first = head.iter().find(|byte| !byte.is_ascii_whitespace());
     match (plan.format, first) {
         (_, None) if head.len() < SNIFF_BYTES => {
@@ -124,11 +136,15 @@ fn format_of(stream: &mut Stream<'_>, plan: &Plan) -> Result<Format, ConvertErro
         (Format::Auto, Some(b'{')) if plan.record.is_given => Ok(Format::Json),
         (Format::Auto, Some(b'{')) => Ok(Format::JsonLines),
         (Format::Auto, _) => {
+            let head = csv::head(stream)?;
+            if !plan.record.is_given && plan.csv.fits(head) {
+                return Ok(Format::Csv);
+            }
             let rejection = Rejection::because(
                 Reason::UnknownFormat,
-                "the file begins neither like XML nor like JSON",
+                "the file begins neither like XML nor like JSON, and its rows are not those of CSV",
             );
-            Err(rejection.with_excerpt(head).into())
+            Err(rejection.with_excerpt(head.bytes).into())
         }
         (format, _) => Ok(format),
     }
@@ -140,7 +156,7 @@ fn convert_xml<'p>(
     records: &mut Records<'_>,
 ) -> Result<(), ConvertError> {
     let source = xml::Source {
-        record: &plan.record.names,
+        record: &plan.record.elements,
         must_match: plan.record.is_given,
         namespaces: &plan.namespaces,
         limits: &plan.limits,
@@ -174,4 +190,16 @@ fn convert_json<'p>(
         }
     };
     json::convert(source, mapping, &plan.limits, stream, records)
+}
+
+fn convert_csv<'p>(
+    plan: &'p Plan,
+    stream: &mut Stream<'p>,
+    records: &mut Records<'_>,
+) -> Result<(), ConvertError> {
+    let capture = match &plan.mapping {
+        Mapping::Whole(_) => None,
+        Mapping::Fields(fields) => Some(fields::Capture::new(fields, &plan.limits)),
+    };
+    csv::convert(&plan.csv, capture, &plan.limits, stream, records)
 }

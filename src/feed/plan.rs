@@ -3,11 +3,13 @@
 use encoding_rs::Encoding;
 use sha2::{Digest, Sha256};
 
+use super::csv::{DialectError, GivenDialect};
 use super::encoding;
 use super::fields::{self, FieldError, is_path_name};
 use super::limits::{Limits, MAX_DEPTH, MAX_NESTING, MAX_RECORD_BYTES};
 use super::names::{NameTest, Namespaces};
-use super::spec::{Format, OutputFormat, Spec};
+use super::record_path::RecordPath;
+use super::spec::{self, CsvSpec, Format, OutputFormat, Spec};
 
 /// Part of every mapping hash. To be raised by a change that gives other bytes for the same input and configuration.
 const ENGINE_VERSION: u32 = 1;
@@ -22,16 +24,9 @@ pub struct Plan {
     pub(super) limits: Limits,
     pub(super) namespaces: Namespaces,
     pub(super) record: RecordPath,
+    pub(super) csv: GivenDialect,
     pub(super) mapping: Mapping,
     hash: String,
-}
-
-/// The way to the records: names of elements in XML, keys in JSON.
-#[derive(Debug)]
-pub(super) struct RecordPath {
-    pub names: Vec<NameTest>,
-    pub keys: Vec<String>,
-    pub is_given: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +41,18 @@ pub(super) enum Mapping {
 pub enum PlanError {
     #[error("the record path {0:?} is not names joined by `/`")]
     RecordPath(String),
+    #[error("`record` is a list of {0} paths, and 1 to {max} can be followed", max = RecordPath::MAX)]
+    RecordPathCount(usize),
+    #[error(
+        "the record path {outer:?} ends in or before {inner:?}: a record can't hold another one"
+    )]
+    RecordInRecord { outer: String, inner: String },
+    #[error("`{0}` is for XML and JSON; the rows of a CSV file are its records")]
+    NotForCsv(&'static str),
+    #[error("`csv` is for the formats csv, tsv and auto")]
+    CsvForOther,
+    #[error("the `csv` table can't be followed")]
+    Csv(#[from] DialectError),
     #[error("the path {0:?} in `arrays` is not names joined by `/`")]
     ArrayPath(String),
     #[error("`arrays` is for records converted whole; with `fields`, an `each` makes an array")]
@@ -76,13 +83,15 @@ impl Plan {
         {
             return Err(PlanError::Namespace(prefix.clone()));
         }
+        check_csv(spec)?;
         let namespaces = Namespaces::new(&spec.namespaces);
         Ok(Self {
             format: spec.format,
             encoding: spec.encoding.as_deref().map(known_encoding).transpose()?,
             output: spec.output,
             limits,
-            record: RecordPath::compile(spec.record.as_deref(), &namespaces)?,
+            record: RecordPath::compile(spec.record.as_ref(), &namespaces)?,
+            csv: GivenDialect::compile(spec.format, &spec.csv)?,
             mapping: Mapping::compile(spec, &namespaces)?,
             namespaces,
             hash: mapping_hash(spec),
@@ -93,24 +102,6 @@ impl Plan {
     /// included, and the engine's version. Limits decide whether there is an output, not what it is, and are left out.
     pub fn mapping_hash(&self) -> &str {
         &self.hash
-    }
-}
-
-impl RecordPath {
-    fn compile(path: Option<&str>, namespaces: &Namespaces) -> Result<Self, PlanError> {
-        let Some(path) = path else {
-            return Ok(Self {
-                names: vec![NameTest::Any, NameTest::Any],
-                keys: Vec::new(),
-                is_given: false,
-            });
-        };
-        let names = names(path).ok_or_else(|| PlanError::RecordPath(path.to_owned()))?;
-        Ok(Self {
-            names: names.iter().map(|name| namespaces.test(name)).collect(),
-            keys: names.into_iter().map(str::to_owned).collect(),
-            is_given: true,
-        })
     }
 }
 
@@ -148,6 +139,18 @@ fn known_encoding(label: &str) -> Result<&'static Encoding, PlanError> {
     encoding::from_label(label).ok_or_else(|| PlanError::Encoding(label.to_owned()))
 }
 
+/// Settings that the format has no use for are more likely a mistake than a wish.
+fn check_csv(spec: &Spec) -> Result<(), PlanError> {
+    match spec.format {
+        Format::Csv | Format::Tsv if spec.record.is_some() => Err(PlanError::NotForCsv("record")),
+        Format::Csv | Format::Tsv if !spec.arrays.is_empty() => Err(PlanError::NotForCsv("arrays")),
+        Format::Xml | Format::Json | Format::JsonLines if spec.csv != CsvSpec::default() => {
+            Err(PlanError::CsvForOther)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn is_prefix(prefix: &str) -> bool {
     is_path_name(prefix) && !prefix.contains([':', '/'])
 }
@@ -169,6 +172,7 @@ fn mapping_hash(spec: &Spec) -> String {
     let mut canonical = spec.clone();
     canonical.arrays.sort_unstable();
     canonical.arrays.dedup();
+    canonical.record = canonical.record.map(spec::RecordPath::canonical);
     let canonical = serde_json::to_vec(&(ENGINE_VERSION, canonical))
         .expect("a spec is text, numbers and tables with text for keys");
     Sha256::digest(canonical)[..8]
@@ -230,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_followed_is_said_before_the_first_file() {
-        for path in ["", "/a", "a/", "a//b", "a/@b", "*"] {
+        for path in ["", "/a", "a/", "a//b", "a/@b", "a*"] {
             assert_eq!(
                 error(&format!("record = '{path}'")),
                 PlanError::RecordPath(path.into())

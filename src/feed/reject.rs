@@ -68,12 +68,23 @@ const MAX_EXCERPT_CHARS: usize = 120;
 pub enum Reason {
     /// No bytes, or nothing but white space.
     EmptyFile,
-    /// Neither XML nor JSON by its first bytes.
+    /// Neither XML nor JSON nor CSV by its first bytes.
     UnknownFormat,
     /// A container that is recognised and not read; a zip entry that is encrypted or compressed in a rare way.
     UnsupportedContainer,
     MalformedXml,
     MalformedJson,
+    /// A quote that never closes.
+    MalformedCsv,
+    /// A row with more cells than there are columns, or fewer.
+    RaggedRow,
+    /// The rows agree on no delimiter, or on two.
+    UnknownDialect,
+    DuplicateColumn,
+    /// A column without a name in the header.
+    UnnamedColumn,
+    /// No column is one that the mapping asks for.
+    UnknownColumns,
     CorruptGzip,
     CorruptZstd,
     CorruptBzip2,
@@ -111,6 +122,12 @@ impl Reason {
             Self::UnsupportedContainer => "unsupported_container",
             Self::MalformedXml => "malformed_xml",
             Self::MalformedJson => "malformed_json",
+            Self::MalformedCsv => "malformed_csv",
+            Self::RaggedRow => "ragged_row",
+            Self::UnknownDialect => "unknown_dialect",
+            Self::DuplicateColumn => "duplicate_column",
+            Self::UnnamedColumn => "unnamed_column",
+            Self::UnknownColumns => "unknown_columns",
             Self::CorruptGzip => "corrupt_gzip",
             Self::CorruptZstd => "corrupt_zstd",
             Self::CorruptBzip2 => "corrupt_bzip2",

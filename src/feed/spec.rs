@@ -29,23 +29,101 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct Spec {
     /// `auto` looks at the first bytes: `<` is XML, `[` a JSON array, `{` JSON lines, or a JSON document when `record` is set.
+    /// Any other text is CSV if its first lines agree on a delimiter and there is no `record`.
     pub format: Format,
     /// The encoding of files that don't say: a label of the Encoding Standard, `windows-1252`. A byte order mark, an XML declaration, and
     /// NUL bytes that only UTF-16 has, count more; without any of these, it is UTF-8.
     pub encoding: Option<String>,
-    /// Element names from the root, or object keys, joined by `/`, that lead to a record: `rss/channel/item`.
+    /// Element names from the root, or object keys, joined by `/`, that lead to a record: `rss/channel/item`; `*` is any name.
+    /// A list of such paths takes the records of all of them, in the order of the document.
     /// Without it, every child element of an XML root is a record, and so is every element of a JSON array.
-    /// A path that leads nowhere rejects the file (`no_records`).
-    pub record: Option<String>,
+    /// If no path leads anywhere, the file is rejected (`no_records`); if one of several does not, that is a warning.
+    pub record: Option<RecordPath>,
     /// Prefixes used in this table, and the namespace each stands for. A prefix bound here matches whatever prefix the document
     /// uses for that namespace, none included; any other prefix is compared as it is written.
     pub namespaces: BTreeMap<String, String>,
     /// Elements that are always an array in whole-record conversion of XML, with one of them too. Each is the end of an
     /// element's path: `image` is any element of that name, `images/image` only one inside `images`.
+    /// Any other element is an array only in records that repeat it; the first time is a [`Warning`](super::Warning) for its path.
     pub arrays: Vec<String>,
     /// The output object, key by key in this order. Without it, each record is converted whole.
     pub fields: Option<Fields>,
     pub output: OutputFormat,
+    /// How a CSV file is written.
+    #[serde(skip_serializing_if = "CsvSpec::is_default")]
+    pub csv: CsvSpec,
+}
+
+/// One path to the records, or several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a record path is a string, several are a list of strings"
+)]
+pub enum RecordPath {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl RecordPath {
+    pub fn paths(&self) -> &[String] {
+        match self {
+            Self::One(path) => std::slice::from_ref(path),
+            Self::Several(paths) => paths,
+        }
+    }
+
+    /// The same for all that mean the same: the order of several paths decides nothing.
+    pub(super) fn canonical(self) -> Self {
+        match self {
+            Self::Several(mut paths) if paths.len() != 1 => {
+                paths.sort_unstable();
+                Self::Several(paths)
+            }
+            Self::Several(mut paths) => Self::One(paths.remove(0)),
+            one => one,
+        }
+    }
+}
+
+/// How a CSV file is written. The columns' names are the keys: a whole record is an object of strings in the order of the columns,
+/// and a path in `fields` is the name of a column, spaces and slashes included: `Google Shopping / Gender`. An empty cell is a missing
+/// value for `fields`, an empty string in a whole record. Empty lines are passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CsvSpec {
+    /// One ASCII character. Unless said, the one of `,` `;` tab and `|` that the first rows agree on; a tab in the format `tsv`.
+    pub delimiter: Option<char>,
+    /// The ASCII character around cells that hold delimiters or line ends, twice for itself; empty for none. Unless said, `"`, or `'`
+    /// where the first rows use that.
+    pub quote: Option<String>,
+    /// Whether the first row has the names of the columns.
+    pub header: bool,
+    /// Names of the columns, in place of those in the header.
+    pub columns: Vec<String>,
+    /// Lines that begin with this ASCII character are passed over.
+    pub comment: Option<char>,
+    /// White space around cells and names is cut.
+    pub trim: bool,
+}
+
+impl Default for CsvSpec {
+    fn default() -> Self {
+        Self {
+            delimiter: None,
+            quote: None,
+            header: true,
+            columns: Vec::new(),
+            comment: None,
+            trim: false,
+        }
+    }
+}
+
+impl CsvSpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Output keys in the order in which they are written, and where their values come from.
@@ -61,6 +139,10 @@ pub enum Format {
     Json,
     /// One JSON value after another, by custom one per line.
     JsonLines,
+    /// Rows of cells, the first row having the columns' names.
+    Csv,
+    /// The same with tabs.
+    Tsv,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use super::container::too_large;
 use super::limits::Limits;
 use super::reject::ConvertError;
 use super::spec::OutputFormat;
+use super::warnings::Warnings;
 
 /// Complete records are kept back until they are this many bytes.
 const FLUSH_BYTES: usize = 64 << 10;
@@ -20,6 +21,7 @@ pub struct Records<'w> {
     pending: Vec<u8>,
     records: u64,
     output_bytes: u64,
+    pub warnings: Warnings,
 }
 
 impl<'w> Records<'w> {
@@ -31,6 +33,7 @@ impl<'w> Records<'w> {
             pending: Vec::with_capacity(2 * FLUSH_BYTES),
             records: 0,
             output_bytes: 0,
+            warnings: Warnings::default(),
         }
     }
 
@@ -58,6 +61,8 @@ impl<'w> Records<'w> {
             max_len: self.pending.len() + self.limits.record_bytes,
             limits: self.limits,
             json: &mut self.pending,
+            number: self.records + 1,
+            warnings: &mut self.warnings,
         })?;
         if self.format == OutputFormat::Lines {
             self.pending.push(b'\n');
@@ -97,9 +102,16 @@ pub struct Record<'a> {
     json: &'a mut Vec<u8>,
     max_len: usize,
     limits: &'a Limits,
+    number: u64,
+    warnings: &'a mut Warnings,
 }
 
 impl Record<'_> {
+    /// Elements are made an array because there are several of this path from the record.
+    pub fn warn_repeated<'n>(&mut self, names: impl DoubleEndedIterator<Item = &'n str> + Clone) {
+        self.warnings.repeated(names, self.number);
+    }
+
     /// JSON as it stands.
     #[inline]
     pub fn raw(&mut self, json: &str) -> Result<(), ConvertError> {
@@ -118,11 +130,8 @@ impl Record<'_> {
     /// A piece of a JSON string whose quotes the caller writes.
     pub fn string_part(&mut self, text: &str) -> Result<(), ConvertError> {
         let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        // Folded rather than searched, so that it runs at the speed of memory; most text needs no escape.
-        if text
-            .bytes()
-            .fold(true, |plain, byte| plain & is_plain(byte))
-        {
+        // Most text needs no escape.
+        if is_plain_text(text.as_bytes()) {
             self.json.extend_from_slice(text.as_bytes());
             return self.check();
         }
@@ -167,6 +176,34 @@ impl Record<'_> {
     }
 }
 
+/// Whether a JSON string can hold the text as it is. By words of eight bytes, as most texts are short.
+fn is_plain_text(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    let last = match text.last_chunk::<8>() {
+        // Looked at twice in part, so that nothing is left.
+        Some(last) => word_is_plain(*last),
+        None => rest.iter().fold(true, |plain, byte| {
+            plain & !matches!(byte, ..b' ' | b'"' | b'\\')
+        }),
+    };
+    words
+        .iter()
+        .fold(last, |plain, word| plain & word_is_plain(*word))
+}
+
+/// The tests for a byte below `n` and for a zero byte in a word (Anderson, Bit Twiddling Hacks).
+#[inline]
+fn word_is_plain(word: [u8; 8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_ne_bytes(word);
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let quote = has_zero(word ^ (ONES * b'"' as u64));
+    let backslash = has_zero(word ^ (ONES * b'\\' as u64));
+    let control = word.wrapping_sub(ONES * b' ' as u64) & !word & HIGH;
+    quote | backslash | control == 0
+}
+
 /// `text` as a JSON string of its own.
 pub fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -209,6 +246,20 @@ mod tests {
             written(OutputFormat::Lines, &[&text]),
             json_string(&text) + "\n"
         );
+    }
+
+    #[test]
+    fn a_byte_that_needs_an_escape_is_found_wherever_it_stands() {
+        for length in 0..40 {
+            let plain = vec![0xff; length];
+            assert!(is_plain_text(&plain));
+            for (at, byte) in (0..length).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte))) {
+                let mut text = plain.clone();
+                text[at] = byte;
+                let is_plain = byte >= b' ' && byte != b'"' && byte != b'\\';
+                assert_eq!(is_plain_text(&text), is_plain, "{byte} at {at} of {length}");
+            }
+        }
     }
 
     #[test]

@@ -160,6 +160,21 @@ impl<'p> Capture<'p> {
         }
     }
 
+    /// Enters `step` and leaves it with a text, all at once.
+    pub fn take(&mut self, step: StepId, text: &str) -> Result<(), Box<Rejection>> {
+        let step = self.mapping.step(step);
+        for &scope in &step.opens {
+            self.open_frame(scope)?;
+        }
+        let start = self.text.len() as u32;
+        self.text.push_str(text);
+        let end = self.text.len() as u32;
+        for &target in &step.values {
+            self.fill(target, Slot::Text(Span { start, end }));
+        }
+        Ok(())
+    }
+
     /// The first value wins.
     fn fill(&mut self, target: Target, value: Slot) {
         let slot = self.slot_mut(target);

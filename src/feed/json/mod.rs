@@ -10,6 +10,8 @@ use scan::{Scanner, Skip, malformed};
 use super::container::Stream;
 use super::fields::{Capture, Content, StepId};
 use super::limits::Limits;
+use super::names::{NameTest, Namespace};
+use super::record_path::{PathSet, Paths};
 use super::reject::{ConvertError, Reason, Rejection, excerpt};
 use super::write::Records;
 use super::xml::Mapping as _;
@@ -23,8 +25,8 @@ pub enum Mapping<'p> {
 /// Where the records are.
 #[derive(Clone, Copy)]
 pub enum Source<'p> {
-    /// In one document, at the end of these keys.
-    Document(&'p [String]),
+    /// In one document, at the end of these paths of keys.
+    Document(&'p Paths),
     Lines,
 }
 
@@ -41,7 +43,8 @@ pub fn convert<'p>(
         source,
         mapping,
         records,
-        has_arrived: false,
+        used: PathSet::NONE,
+        on_path: Vec::new(),
         is_in_record: false,
     };
     walk.run(&mut scanner)
@@ -52,17 +55,19 @@ struct Walk<'a, 'p, 'w> {
     source: Source<'p>,
     mapping: Mapping<'p>,
     records: &'a mut Records<'w>,
-    /// Whether the keys led anywhere; what is there may be an empty array.
-    has_arrived: bool,
+    /// The record paths that led anywhere; what is there may be an empty array.
+    used: PathSet,
+    /// The keys that lead to where the walk is.
+    on_path: Vec<String>,
     is_in_record: bool,
 }
 
 impl Walk<'_, '_, '_> {
     fn run(&mut self, scanner: &mut Scanner<'_, '_>) -> Result<(), ConvertError> {
         match self.source {
-            Source::Document(keys) => {
-                self.document(keys, scanner)?;
-                self.end_of_document(scanner)
+            Source::Document(paths) => {
+                self.document(paths, paths.all(), scanner)?;
+                self.end_of_document(paths, scanner)
             }
             Source::Lines => {
                 while scanner.next()?.is_some() {
@@ -73,44 +78,53 @@ impl Walk<'_, '_, '_> {
         }
     }
 
+    /// Takes the next value, which `set` of the paths lead to.
     fn document(
         &mut self,
-        keys: &[String],
+        paths: &Paths,
+        set: PathSet,
         scanner: &mut Scanner<'_, '_>,
     ) -> Result<(), ConvertError> {
-        match (scanner.peek()?, keys.split_first()) {
-            (b'[', rest) => {
-                self.has_arrived |= rest.is_none();
-                scanner.array(|scanner| match rest {
-                    Some(_) => self.document(keys, scanner),
-                    None => self.record(scanner),
-                })
+        let depth = self.on_path.len();
+        let ending = paths.ending(set, depth);
+        self.used = self.used.with(ending);
+        match scanner.peek()? {
+            b'[' if ending.is_empty() => {
+                scanner.array(|scanner| self.document(paths, set, scanner))
             }
-            (_, None) => {
-                self.has_arrived = true;
-                self.record(scanner)
-            }
-            (b'{', Some((wanted, rest))) => scanner.object(|scanner, key| {
-                if key == wanted {
-                    self.document(rest, scanner)
-                } else {
-                    scanner.value(&mut Skip)
+            b'[' => scanner.array(|scanner| self.record(scanner)),
+            _ if !ending.is_empty() => self.record(scanner),
+            b'{' => scanner.object(|scanner, key| {
+                let follows = |test: &NameTest| test.matches(key, Namespace::Undeclared);
+                let set = paths.follow(set, depth, follows);
+                if set.is_empty() {
+                    return scanner.value(&mut Skip);
                 }
+                self.on_path.push(key.to_owned());
+                self.document(paths, set, scanner)?;
+                self.on_path.pop();
+                Ok(())
             }),
-            (_, Some(_)) => scanner.value(&mut Skip),
+            _ => scanner.value(&mut Skip),
         }
     }
 
-    fn end_of_document(&self, scanner: &mut Scanner<'_, '_>) -> Result<(), ConvertError> {
+    fn end_of_document(
+        &mut self,
+        paths: &Paths,
+        scanner: &mut Scanner<'_, '_>,
+    ) -> Result<(), ConvertError> {
         if scanner.next()?.is_some() {
             let message = "something follows the document; for one value after another the format is `json_lines`";
             return Err(malformed(message).into());
         }
-        if !self.has_arrived {
+        if self.used.is_empty() {
             return Err(
                 Rejection::because(Reason::NoRecords, "the record path leads nowhere").into(),
             );
         }
+        let unused = paths.all().without(self.used);
+        self.records.warnings.unused(paths.names(unused));
         Ok(())
     }
 
@@ -136,10 +150,7 @@ impl Walk<'_, '_, '_> {
     /// Says where a rejection happened, as far as nobody has yet.
     fn locate(&self, error: ConvertError, scanner: &mut Scanner<'_, '_>) -> ConvertError {
         error.complete(|rejection| {
-            let mut path = match self.source {
-                Source::Document(keys) => keys.to_vec(),
-                Source::Lines => Vec::new(),
-            };
+            let mut path = self.on_path.clone();
             if self.is_in_record {
                 rejection.record = Some(self.records.count() + 1);
                 path.extend(rejection.path.take());

@@ -139,10 +139,13 @@ fn what_begins_like_nothing_known_is_said_so() {
     assert_eq!(rejected("", "").reason, Reason::EmptyFile);
     assert_eq!(rejected("", " \n\t ").reason, Reason::EmptyFile);
     assert_eq!(rejected("format = 'xml'", "").reason, Reason::EmptyFile);
-    let csv = rejected("", "id;name\n1;x\n");
+    let text = rejected("", "Service unavailable, try again\n");
     assert_eq!(
-        (csv.reason, csv.excerpt.as_deref()),
-        (Reason::UnknownFormat, Some("id;name 1;x"))
+        (text.reason, text.excerpt.as_deref()),
+        (
+            Reason::UnknownFormat,
+            Some("Service unavailable, try again")
+        )
     );
     assert_eq!(
         rejected("format = 'json'", "<a/>").reason,

@@ -1,10 +1,13 @@
 //! The engine as its callers see it: a configuration and bytes in, JSON or a rejection out.
 
 mod containers;
+mod csv;
 mod encodings;
 mod hostile;
 mod json;
 pub mod packing;
+mod properties;
+mod records;
 mod samples;
 mod xml;
 
@@ -59,6 +62,13 @@ pub fn lines(toml: &str, input: impl AsRef<[u8]>) -> Vec<String> {
         .lines()
         .map(|line| line.trim_end_matches(',').to_owned())
         .collect()
+}
+
+/// What is odd about `input`, which is converted.
+pub fn warnings(toml: &str, input: impl AsRef<[u8]>) -> Vec<String> {
+    let plan = plan_within(Limits::default(), toml);
+    let summary = convert(&plan, &Source::default(), input.as_ref(), std::io::sink()).unwrap();
+    summary.warnings.iter().map(Warning::to_string).collect()
 }
 
 pub fn rejected(toml: &str, input: impl AsRef<[u8]>) -> Box<Rejection> {

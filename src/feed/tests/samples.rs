@@ -135,3 +135,108 @@ fn a_google_feed_is_mapped_by_namespace() {
         serde_json::json!(["web search", "appliance"])
     );
 }
+
+/// Counts the tags in the text: the samples have none of these in comments or CDATA.
+fn tags(xml: &[u8], name: &str) -> usize {
+    let xml = String::from_utf8_lossy(xml);
+    let is_tag = |rest: &&str| rest.starts_with([' ', '>', '/', '\n', '\t']);
+    xml.split(&format!("<{name}"))
+        .skip(1)
+        .filter(is_tag)
+        .count()
+}
+
+#[test]
+fn every_xml_sample_gives_as_many_whole_records_as_it_has_tags() {
+    for (name, record) in [
+        (
+            "bmecat101-internal-dtd-udx.xml",
+            "BMECAT/T_NEW_CATALOG/ARTICLE",
+        ),
+        ("bmecat12-new-catalog.xml", "BMECAT/T_NEW_CATALOG/ARTICLE"),
+        ("bmecat2005-new-catalog.xml", "BMECAT/T_NEW_CATALOG/PRODUCT"),
+        ("cdata-html-mixed-rss.xml", "rss/channel/item"),
+        ("cdata-url-ampersand-rss.xml", "rss/channel/item"),
+        (
+            "cxml-punchout-order-cdata.xml",
+            "cXML/Message/PunchOutOrderMessage/ItemIn",
+        ),
+        ("derived-onix30-cdata-html.xml", "ONIXMessage/Product"),
+        ("google-atom-products.xml", "feed/entry"),
+        ("google-rss2-products.xml", "rss/channel/item"),
+        ("nsx-products.xml", "nsx:items/nsx:item"),
+        ("onix30-ref-multiple.xml", "ONIXMessage/Product"),
+        ("onix30-short-single.xml", "ONIXmessage/product"),
+        ("opentrans21-order.xml", "ORDER/ORDER_ITEM_LIST/ORDER_ITEM"),
+    ] {
+        let Some(xml) = sample(name) else { return };
+        let (_, tag) = record.rsplit_once('/').unwrap();
+        let output = lines(&format!("record = '{record}'"), &xml);
+        assert_eq!(output.len(), tags(&xml, tag), "{name}");
+        let is_object = |line: &String| line.starts_with('{');
+        assert!(!output.is_empty() && output.iter().all(is_object), "{name}");
+        let fields = lines(
+            &format!("record = '{record}'\nfields = {{ text = '.' }}"),
+            &xml,
+        );
+        assert_eq!(fields.len(), output.len(), "{name}");
+    }
+}
+
+#[test]
+fn every_json_sample_comes_out_as_it_went_in() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
+    for folder in ["", "bol", "ebay", "events"].map(|name| folder.join(name)) {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            println!("left out: there is no {}", folder.display());
+            continue;
+        };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            if !matches!(extension, Some("json" | "jsonl")) {
+                continue;
+            }
+            let json = fs::read(&path).unwrap();
+            let values = serde_json::Deserializer::from_slice(&json).into_iter();
+            let values: Vec<serde_json::Value> = values.map(Result::unwrap).collect();
+            let records = match &values[..] {
+                [serde_json::Value::Array(records)] => records.clone(),
+                _ => values,
+            };
+            let records: Vec<_> = records.iter().map(ToString::to_string).collect();
+            assert_eq!(lines("", &json), records, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn records_of_a_json_document_are_counted_right() {
+    for (name, record, count) in [
+        ("amazon-json-listings-feed-v2.json", "messages", 4),
+        ("bol/shipments-list-200.json", "shipments", 2),
+        ("ebay/item-summary-search-200.json", "itemSummaries", 1),
+        ("events/aws-s3-put-v2.1.json", "Records/s3/object", 1),
+    ] {
+        let Some(json) = sample(name) else { return };
+        let output = lines(&format!("record = '{record}'"), json);
+        assert_eq!(output.len(), count, "{name}");
+    }
+}
+
+#[test]
+fn atom_entries_are_found_by_their_default_namespace() {
+    let Some(xml) = sample("google-atom-products.xml") else {
+        return;
+    };
+    let toml = r#"
+        record = "a:feed/a:entry"
+        namespaces = { a = "http://purl.org/atom/ns#", x = "http://base.google.com/ns/1.0" }
+        fields = { title = "a:title", link = "a:link/@href", price = { path = "x:price", required = true } }
+    "#;
+    let output = lines(toml, &xml);
+    assert_eq!(output.len(), 2);
+    assert_eq!(
+        output,
+        lines(&toml.replace("\"x:", "\"g:").replace("a:", ""), &xml)
+    );
+}

@@ -15,7 +15,8 @@ use quick_xml::events::BytesStart;
 
 use super::container::Stream;
 use super::limits::Limits;
-use super::names::{NameTest, Namespaces, Scopes};
+use super::names::{Namespaces, Scopes};
+use super::record_path::{PathSet, Paths};
 use super::reject::{ConvertError, Place, Reason, Rejection};
 use super::write::{Record, Records};
 
@@ -36,8 +37,8 @@ pub trait Mapping {
 /// Where the records of a document are.
 #[derive(Clone, Copy)]
 pub struct Source<'p> {
-    /// Names from the root; the last one is the record's.
-    pub record: &'p [NameTest],
+    /// Their paths from the root.
+    pub record: &'p Paths,
     /// Whether a document without any record is refused.
     pub must_match: bool,
     pub namespaces: &'p Namespaces,
@@ -55,7 +56,7 @@ pub fn convert<'p>(
     let mut walk = Walk::new(source, mapping, records);
     let mut raw = Vec::new();
     loop {
-        let was_in_record = walk.in_record;
+        let was_in_record = walk.is_in_record();
         if !was_in_record {
             events.allow();
         }
@@ -64,7 +65,7 @@ pub fn convert<'p>(
             Err(error) => Err(events.refuse(error)),
         };
         match step {
-            Ok(true) if walk.in_record && !was_in_record => {
+            Ok(true) if walk.is_in_record() && !was_in_record => {
                 walk.record_place = Some(events.place())
             }
             Ok(true) => {}
@@ -81,11 +82,12 @@ struct Walk<'a, 'p, 'w, M> {
     scopes: Scopes<'p>,
     /// Open elements.
     depth: usize,
-    /// The names of those, counted from the root, that are on the record path.
-    on_path: Vec<String>,
-    in_record: bool,
-    /// Records of the documents before.
-    records_before: u64,
+    /// The names of those, counted from the root, that are on a record path, and the paths that they are on.
+    on_path: Vec<(String, PathSet)>,
+    /// The record paths that led to a record.
+    used: PathSet,
+    /// How deep the record in hand is; 0 outside records.
+    record_depth: usize,
     /// Where the record in hand begins, once its first event is done with.
     record_place: Option<Place>,
 }
@@ -96,13 +98,18 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             scopes: Scopes::new(source.namespaces),
             source,
             mapping,
-            records_before: records.count(),
             records,
             depth: 0,
             on_path: Vec::new(),
-            in_record: false,
+            used: PathSet::NONE,
+            record_depth: 0,
             record_place: None,
         }
+    }
+
+    #[inline]
+    fn is_in_record(&self) -> bool {
+        self.record_depth > 0
     }
 
     /// Whether there is more to come.
@@ -115,7 +122,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
                 }
             }
             Token::End => self.end()?,
-            Token::Text(text) if self.in_record => self.mapping.text(&text)?,
+            Token::Text(text) if self.is_in_record() => self.mapping.text(&text)?,
             Token::Text(_) | Token::Nothing => {}
             Token::Eof => return self.finish().map(|()| false),
         }
@@ -133,18 +140,21 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             scopes: &self.scopes,
             limits: self.source.limits,
         };
-        if self.in_record {
+        if self.record_depth > 0 {
             return self.mapping.start(element);
         }
-        let next = self
-            .source
-            .record
-            .get(parents)
-            .filter(|_| self.on_path.len() == parents);
-        if next.is_some_and(|test| element.is(test)) {
-            self.on_path.push(element.name().to_owned());
-            if self.depth == self.source.record.len() {
-                self.in_record = true;
+        if self.on_path.len() < parents {
+            return Ok(());
+        }
+        let paths = self.source.record;
+        let parents_paths = self.on_path.last().map_or(paths.all(), |(_, set)| *set);
+        let here = paths.follow(parents_paths, parents, |test| element.is(test));
+        if !here.is_empty() {
+            self.on_path.push((element.name().to_owned(), here));
+            let ending = paths.ending(here, self.depth);
+            if !ending.is_empty() {
+                self.used = self.used.with(ending);
+                self.record_depth = self.depth;
                 self.record_place = None;
                 self.mapping.begin();
                 self.mapping.start(element)?;
@@ -154,9 +164,9 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
     }
 
     fn end(&mut self) -> Result<(), ConvertError> {
-        if self.in_record {
+        if self.record_depth > 0 {
             self.mapping.end();
-            if self.depth == self.source.record.len() {
+            if self.depth == self.record_depth {
                 self.write()?;
             }
         }
@@ -175,14 +185,19 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
                 Some(place) => error.complete(|rejection| rejection.place(place)),
                 None => error,
             })?;
-        self.in_record = false;
+        self.record_depth = 0;
         Ok(())
     }
 
-    fn finish(&self) -> Result<(), ConvertError> {
-        if self.source.must_match && self.records.count() == self.records_before {
-            let message = "no element is on the record path";
-            return Err(Rejection::because(Reason::NoRecords, message).into());
+    fn finish(&mut self) -> Result<(), ConvertError> {
+        if self.source.must_match {
+            if self.used.is_empty() {
+                let message = "no element is on the record path";
+                return Err(Rejection::because(Reason::NoRecords, message).into());
+            }
+            let paths = self.source.record;
+            let unused = paths.all().without(self.used);
+            self.records.warnings.unused(paths.names(unused));
         }
         Ok(())
     }
@@ -206,8 +221,9 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
     /// Adds the record and the path to a rejection.
     fn describe(&self, error: ConvertError) -> ConvertError {
         error.complete(|rejection| {
-            let mut path = self.on_path.join("/");
-            if self.in_record {
+            let names: Vec<_> = self.on_path.iter().map(|(name, _)| &**name).collect();
+            let mut path = names.join("/");
+            if self.is_in_record() {
                 rejection.record = Some(self.records.count() + 1);
                 let inside = rejection
                     .path

@@ -1,6 +1,9 @@
 //! A record converted whole: attributes as `@name`, text as `#text` beside attributes or children and as a plain string without them,
 //! repeated elements as arrays.
 //!
+//! An element is one value or an array by what its own record has: no record waits for another. So that this does not happen in
+//! silence, the first repetition of each path that is not declared is a warning.
+//!
 //! Whether an element is one of several is known only at the end of its parent, so the record is kept until then: as a tape of entries in the
 //! order of the document, their text in one buffer. Both are reused from record to record.
 
@@ -179,6 +182,7 @@ impl Mapping for Whole<'_> {
         Writer {
             whole: self,
             record,
+            open: Vec::new(),
             children: Vec::new(),
         }
         .element(0)
@@ -198,6 +202,8 @@ impl Mapping for Whole<'_> {
 struct Writer<'a, 'r, 'p> {
     whole: &'a Whole<'p>,
     record: &'a mut Record<'r>,
+    /// The elements being written, the record's own left out.
+    open: Vec<EntryId>,
     /// Child elements of the elements being written, those of one after those of its parent.
     children: Vec<Child>,
 }
@@ -254,8 +260,13 @@ impl Writer<'_, '_, '_> {
                 Entry::Element { is_array: true, .. }
             );
             if group.len() == 1 && !is_declared {
-                self.element(first.id)?;
+                self.child(first.id)?;
             } else {
+                if !is_declared {
+                    let names = self.open.iter().chain([&first.id]);
+                    self.record
+                        .warn_repeated(names.map(|&id| self.whole.name(id)));
+                }
                 self.array(group)?;
             }
         }
@@ -265,9 +276,16 @@ impl Writer<'_, '_, '_> {
     fn array(&mut self, group: Range<usize>) -> Result<(), ConvertError> {
         for (index, at) in group.enumerate() {
             self.record.raw(if index == 0 { "[" } else { "," })?;
-            self.element(self.children[at].id)?;
+            self.child(self.children[at].id)?;
         }
         self.record.raw("]")
+    }
+
+    fn child(&mut self, id: EntryId) -> Result<(), ConvertError> {
+        self.open.push(id);
+        self.element(id)?;
+        self.open.pop();
+        Ok(())
     }
 
     /// Adds the child elements of `id`, those of one name together, the names in the order in which they first appear.
