@@ -6,14 +6,11 @@
 //! well-formed does not depend on what is asked of it. Only the attributes of elements nobody asked for go unread.
 
 use std::borrow::Cow;
-use std::io;
-use std::sync::Arc;
 
-use quick_xml::encoding::EncodingError;
-use quick_xml::events::{BytesDecl, BytesStart, Event};
-use quick_xml::reader::Reader;
+use quick_xml::events::{BytesDecl, BytesStart};
 
-use super::text;
+use super::tokens::{Piece, Tokens};
+use super::{malformed, text};
 use crate::feed::container::Stream;
 use crate::feed::encoding::{self, Declared};
 use crate::feed::limits::Limits;
@@ -22,7 +19,7 @@ use crate::feed::reject::{ConvertError, Place, Reason, Rejection, excerpt};
 
 pub enum Token<'e> {
     Start {
-        tag: &'e BytesStart<'e>,
+        tag: BytesStart<'e>,
         is_empty: bool,
     },
     End,
@@ -33,10 +30,11 @@ pub enum Token<'e> {
 }
 
 pub struct Events<'s, 'r> {
-    reader: Reader<&'s mut Stream<'r>>,
+    tokens: Tokens<'s, 'r>,
     limits: &'r Limits,
-    /// Elements open after the event in hand; an empty element counts until the next event.
-    depth: usize,
+    /// Names of the open elements, one after the other, and where each begins. An empty element is never open.
+    names: String,
+    open: Vec<usize>,
     has_root: bool,
     is_declared: bool,
     encoding: Declared,
@@ -45,9 +43,10 @@ pub struct Events<'s, 'r> {
 impl<'s, 'r> Events<'s, 'r> {
     pub fn new(stream: &'s mut Stream<'r>, limits: &'r Limits) -> Self {
         Self {
-            reader: Reader::from_reader(stream),
+            tokens: Tokens::new(stream, limits),
             limits,
-            depth: 0,
+            names: String::new(),
+            open: Vec::new(),
             has_root: false,
             is_declared: false,
             encoding: Declared::Utf8,
@@ -56,118 +55,117 @@ impl<'s, 'r> Events<'s, 'r> {
 
     /// Where the event in hand begins.
     pub fn place(&mut self) -> Place {
-        self.reader.get_mut().marked()
+        self.tokens.place()
     }
 
-    /// See [`Stream::allow`].
+    /// See [`Tokens::allow`].
     pub fn allow(&mut self) {
-        self.reader.get_mut().allow();
+        self.tokens.allow();
     }
 
-    /// Reads on, the bytes of the event going to `raw`. The event is not checked yet.
+    /// The next event, or why there is none.
     #[inline]
-    pub fn read<'b>(&mut self, raw: &'b mut Vec<u8>) -> quick_xml::Result<Event<'b>> {
-        raw.clear();
-        self.reader.get_mut().mark();
-        self.reader.read_event_into(raw)
-    }
-
-    /// What an event means where it stands.
-    #[inline]
-    pub fn check<'e>(&mut self, event: &'e Event<'e>) -> Result<Token<'e>, ConvertError> {
-        self.check_encoding(event)?;
-        match event {
-            Event::Start(tag) => {
-                self.open(tag)?;
-                self.depth += 1;
-                Ok(Token::Start {
-                    tag,
-                    is_empty: false,
-                })
+    pub fn next(&mut self) -> Result<Token<'_>, ConvertError> {
+        let name = self.open.last().map_or("", |&start| &self.names[start..]);
+        let piece = self.tokens.next(name).map_err(|error| self.refuse(error))?;
+        if self.encoding == Declared::AsciiOnly && !self.tokens.str().is_ascii() {
+            return Err(encoding::unsupported(self.tokens.str()).into());
+        }
+        let is_outside = self.open.is_empty();
+        match piece {
+            Piece::Start { name_len, is_empty } => self.open(name_len, is_empty),
+            Piece::End => self.close().map(|()| Token::End),
+            Piece::Text if is_outside => between(self.tokens.str()),
+            Piece::Text => Ok(Token::Text(text::clean(self.tokens.str())?)),
+            Piece::CData | Piece::Reference if is_outside => Err(outside_root().into()),
+            Piece::CData => {
+                let text = inside(self.tokens.str(), "<![CDATA[", "]]>");
+                Ok(Token::Text(text::clean(text)?))
             }
-            Event::Empty(tag) => {
-                self.open(tag)?;
-                Ok(Token::Start {
-                    tag,
-                    is_empty: true,
-                })
+            Piece::Reference => {
+                let name = inside(self.tokens.str(), "&", ";");
+                Ok(Token::Text(text::reference(name)?))
             }
-            Event::End(_) => {
-                self.depth -= 1;
-                Ok(Token::End)
-            }
-            Event::Text(text) if self.depth == 0 => between(text),
-            Event::Text(text) => Ok(Token::Text(text::clean(text)?)),
-            Event::CData(_) | Event::GeneralRef(_) if self.depth == 0 => Err(outside_root().into()),
-            Event::CData(text) => Ok(Token::Text(text::clean(text)?)),
-            Event::GeneralRef(name) => Ok(Token::Text(text::reference(name)?)),
-            Event::Decl(declaration) => self.declare(declaration),
-            Event::DocType(_) if self.has_root => {
+            Piece::Declaration => self.declare(),
+            Piece::DocType if self.has_root => {
                 Err(malformed("a DOCTYPE after the root element begins").into())
             }
-            Event::DocType(_) | Event::Comment(_) | Event::PI(_) => Ok(Token::Nothing),
-            Event::Eof => self.end(),
+            Piece::DocType | Piece::Nothing => Ok(Token::Nothing),
+            Piece::Eof => self.end(),
         }
     }
 
     /// Says where a rejection happened, as far as nobody has yet, and shows the event in hand.
-    pub fn locate(&mut self, error: ConvertError, raw: &[u8]) -> ConvertError {
+    pub fn locate(&mut self, error: ConvertError) -> ConvertError {
         error.complete(|rejection| {
             rejection.place(self.place());
             if rejection.excerpt.is_none() {
-                rejection.excerpt = excerpt(raw);
+                rejection.excerpt = excerpt(self.tokens.excerpt());
             }
         })
     }
 
-    /// What an error of the parser stands for.
+    /// Bytes that are not UTF-8 are something else in a file that declares something else.
     #[cold]
-    pub fn refuse(&mut self, error: quick_xml::Error) -> ConvertError {
+    fn refuse(&self, error: ConvertError) -> ConvertError {
         match error {
-            quick_xml::Error::Io(error) => match Arc::try_unwrap(error) {
-                Ok(error) => ConvertError::from_carrier(error),
-                Err(shared) => ConvertError::Read(io::Error::new(shared.kind(), shared)),
-            },
-            quick_xml::Error::Encoding(error) => {
-                self.refuse_bytes(&error).unwrap_or_else(|failure| failure)
+            ConvertError::Rejected(rejection)
+                if rejection.reason == Reason::InvalidEncoding
+                    && self.encoding == Declared::AsciiOnly =>
+            {
+                encoding::unsupported("bytes outside ASCII").into()
             }
-            error => malformed(&error.to_string()).into(),
+            error => error,
         }
     }
 
-    /// Bytes that are not UTF-8 are something else in a file that declares something else, and the rest of a character in one that was cut.
-    fn refuse_bytes(&mut self, error: &EncodingError) -> Result<ConvertError, ConvertError> {
-        let rejection = if self.encoding == Declared::AsciiOnly {
-            encoding::unsupported("bytes outside ASCII")
-        } else if self.reader.get_mut().peek(1)?.is_empty() {
-            malformed("the file ends inside a character")
-        } else {
-            Rejection::because(Reason::InvalidEncoding, error.to_string())
-        };
-        Ok(rejection.into())
-    }
-
-    fn open(&mut self, tag: &BytesStart<'_>) -> Result<(), Box<Rejection>> {
-        if self.depth == 0 && self.has_root {
-            return Err(malformed("a second root element"));
+    #[inline]
+    fn open(&mut self, name_len: usize, is_empty: bool) -> Result<Token<'_>, ConvertError> {
+        let depth = self.open.len();
+        if depth == 0 && self.has_root {
+            return Err(malformed("a second root element").into());
         }
-        if self.depth == self.limits.depth {
+        if depth == self.limits.depth {
             let message = format!("elements are nested more than {} deep", self.limits.depth);
-            return Err(Rejection::because(Reason::TooDeep, message));
+            return Err(Rejection::because(Reason::TooDeep, message).into());
         }
         self.has_root = true;
-        check_name(tag.name().0, self.limits)?;
-        if tag.attributes_raw().contains('<') {
-            return Err(malformed("`<` inside a tag"));
+        let content = inside(self.tokens.str(), "<", if is_empty { "/>" } else { ">" });
+        let (name, attributes) = content.split_at(name_len);
+        check_length(name, self.limits)?;
+        if !attributes.is_empty() && memchr::memchr(b'<', attributes.as_bytes()).is_some() {
+            return Err(malformed("`<` inside a tag").into());
         }
+        if !is_empty {
+            self.open.push(self.names.len());
+            self.names.push_str(name);
+        }
+        let tag = BytesStart::from_content(content, name_len);
+        Ok(Token::Start { tag, is_empty })
+    }
+
+    #[inline]
+    fn close(&mut self) -> Result<(), ConvertError> {
+        let name = inside(self.tokens.str(), "</", ">");
+        let Some(start) = self.open.pop() else {
+            return Err(malformed("an end tag without its start").into());
+        };
+        let opened = &self.names[start..];
+        if name != opened && name.trim_end_matches([' ', '\t', '\n', '\r']) != opened {
+            let message = format!("the end tag of `{opened}` is missing");
+            return Err(malformed(&message).into());
+        }
+        self.names.truncate(start);
         Ok(())
     }
 
-    fn declare(&mut self, declaration: &BytesDecl<'_>) -> Result<Token<'static>, ConvertError> {
+    fn declare(&mut self) -> Result<Token<'static>, ConvertError> {
         if self.has_root || self.is_declared {
             return Err(malformed("an XML declaration that is not at the beginning").into());
         }
         self.is_declared = true;
+        let content = inside(self.tokens.str(), "<?", "?>");
+        let declaration = BytesDecl::from_start(BytesStart::from_content(content, "xml".len()));
         if let Some(label) = declaration.encoding() {
             let label = label.map_err(|error| malformed(&error.to_string()))?;
             self.encoding = Declared::from_label(&label)?;
@@ -175,16 +173,9 @@ impl<'s, 'r> Events<'s, 'r> {
         Ok(Token::Nothing)
     }
 
-    fn check_encoding(&self, event: &Event<'_>) -> Result<(), Box<Rejection>> {
-        if self.encoding == Declared::AsciiOnly && !event.is_ascii() {
-            return Err(encoding::unsupported(event));
-        }
-        Ok(())
-    }
-
     fn end(&self) -> Result<Token<'static>, ConvertError> {
-        if self.depth > 0 {
-            let message = format!("the file ends with {} elements open", self.depth);
+        if !self.open.is_empty() {
+            let message = format!("the file ends with {} elements open", self.open.len());
             return Err(malformed(&message).into());
         }
         if !self.has_root {
@@ -192,6 +183,12 @@ impl<'s, 'r> Events<'s, 'r> {
         }
         Ok(Token::Eof)
     }
+}
+
+/// A piece without its delimiters.
+#[inline]
+fn inside<'e>(piece: &'e str, before: &str, after: &str) -> &'e str {
+    &piece[before.len()..piece.len() - after.len()]
 }
 
 /// An opening tag, and what is needed to tell what its names mean.
@@ -243,19 +240,20 @@ fn between(text: &str) -> Result<Token<'static>, ConvertError> {
     }
 }
 
-fn check_name(name: &str, limits: &Limits) -> Result<(), Box<Rejection>> {
+fn check_length(name: &str, limits: &Limits) -> Result<(), Box<Rejection>> {
     if name.len() > limits.name_bytes {
         let message = format!("a name has more than {} bytes", limits.name_bytes);
         return Err(Rejection::because(Reason::NameTooLong, message).with_excerpt(name.as_bytes()));
     }
+    Ok(())
+}
+
+fn check_name(name: &str, limits: &Limits) -> Result<(), Box<Rejection>> {
+    check_length(name, limits)?;
     if !text::is_name(name) {
         return Err(malformed("not a name").with_excerpt(name.as_bytes()));
     }
     Ok(())
-}
-
-fn malformed(message: &str) -> Box<Rejection> {
-    Rejection::because(Reason::MalformedXml, message)
 }
 
 fn outside_root() -> Box<Rejection> {

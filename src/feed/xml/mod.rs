@@ -5,6 +5,7 @@
 
 mod events;
 mod text;
+mod tokens;
 mod whole;
 
 pub use events::Element;
@@ -53,23 +54,19 @@ pub fn convert<'p>(
 ) -> Result<(), ConvertError> {
     let mut events = Events::new(stream, source.limits);
     let mut walk = Walk::new(source, mapping, records);
-    let mut raw = Vec::new();
     loop {
         let was_in_record = walk.in_record;
         if !was_in_record {
             events.allow();
         }
-        let step = match events.read(&mut raw) {
-            Ok(ref event) => events.check(event).and_then(|token| walk.step(token)),
-            Err(error) => Err(events.refuse(error)),
-        };
+        let step = events.next().and_then(|token| walk.step(token));
         match step {
             Ok(true) if walk.in_record && !was_in_record => {
                 walk.record_place = Some(events.place())
             }
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(error) => return Err(events.locate(walk.describe(error), &raw)),
+            Err(error) => return Err(events.locate(walk.describe(error))),
         }
     }
 }
@@ -106,7 +103,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
     fn step(&mut self, token: Token<'_>) -> Result<bool, ConvertError> {
         match token {
             Token::Start { tag, is_empty } => {
-                self.start(tag)?;
+                self.start(&tag)?;
                 if is_empty {
                     self.end()?;
                 }
@@ -216,4 +213,8 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             rejection.path = (!path.is_empty()).then(|| path.to_owned());
         })
     }
+}
+
+fn malformed(message: &str) -> Box<Rejection> {
+    Rejection::because(Reason::MalformedXml, message)
 }

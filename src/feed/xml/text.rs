@@ -84,19 +84,27 @@ pub fn attribute_value(raw: Cow<'_, str>) -> Result<Cow<'_, str>, Box<Rejection>
 }
 
 pub fn is_blank(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+    text.bytes().all(is_space)
+}
+
+#[inline]
+pub fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 /// Production 5 of the specification, but for what it leaves out beyond ASCII.
 pub fn is_name(name: &str) -> bool {
-    let can_begin = name.bytes().next().is_some_and(|first| {
-        NAME_BYTES[usize::from(first)] && !matches!(first, b'0'..=b'9' | b'-' | b'.')
-    });
-    can_begin
-        && name.bytes().fold(true, |is_name, byte| {
-            is_name & NAME_BYTES[usize::from(byte)]
-        })
+    name.bytes().next().is_some_and(is_name_start) && name.bytes().all(is_name_byte)
+}
+
+#[inline]
+pub fn is_name_start(byte: u8) -> bool {
+    is_name_byte(byte) && !matches!(byte, b'0'..=b'9' | b'-' | b'.')
+}
+
+#[inline]
+pub fn is_name_byte(byte: u8) -> bool {
+    NAME_BYTES[usize::from(byte)]
 }
 
 const NAME_BYTES: [bool; 256] = {

@@ -1,0 +1,499 @@
+//! What a document is made of, piece by piece: tags, text, references, and what is passed over.
+//!
+//! In: the decoded stream. Out: one [`Piece`] after another as a range of a window over the stream, so that nothing is copied or checked
+//! for UTF-8 twice. Promise: pieces are those quick-xml gives (a property test holds them together), tags have names that are
+//! names, and the window holds no more than a record's limit and a buffer.
+
+use std::io::BufRead;
+
+use memchr::{memchr, memchr2, memchr3, memmem};
+
+use super::malformed;
+use super::text::{is_name_byte, is_name_start, is_space};
+use crate::feed::container::{Stream, too_large};
+use crate::feed::limits::Limits;
+use crate::feed::reject::{ConvertError, Place, Reason, Rejection};
+
+/// The kind of a piece, with what the way it was found already says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Start {
+        name_len: usize,
+        is_empty: bool,
+    },
+    /// `</name>`, the name not compared yet.
+    End,
+    Text,
+    CData,
+    /// `&name;`
+    Reference,
+    /// `<?xml ...?>`
+    Declaration,
+    DocType,
+    /// A comment or a processing instruction.
+    Nothing,
+    Eof,
+}
+
+/// How far the window reaches.
+enum Found {
+    /// A piece of so many bytes.
+    Piece(Piece, usize),
+    /// The window ends inside a piece.
+    Incomplete,
+    Malformed(&'static str),
+}
+
+pub struct Tokens<'s, 'r> {
+    stream: &'s mut Stream<'r>,
+    limits: &'r Limits,
+    window: String,
+    /// The piece in hand.
+    start: usize,
+    end: usize,
+    /// Bytes of the stream before the window.
+    passed: u64,
+    /// Where in the stream the record in hand, or the piece outside records, begins.
+    allowed_from: u64,
+    /// A place for which lines have been counted, and where in the window it is.
+    counted: Place,
+    counted_to: usize,
+    is_over: bool,
+}
+
+impl<'s, 'r> Tokens<'s, 'r> {
+    pub fn new(stream: &'s mut Stream<'r>, limits: &'r Limits) -> Self {
+        stream.mark();
+        Self {
+            counted: stream.marked(),
+            stream,
+            limits,
+            window: String::new(),
+            start: 0,
+            end: 0,
+            passed: 0,
+            allowed_from: 0,
+            counted_to: 0,
+            is_over: false,
+        }
+    }
+
+    /// Where the piece in hand begins.
+    pub fn place(&mut self) -> Place {
+        self.count_to(self.start);
+        self.counted
+    }
+
+    /// What follows may be one record, or one piece outside records, and has `record_bytes`.
+    #[inline]
+    pub fn allow(&mut self) {
+        self.allowed_from = self.passed + self.end as u64;
+    }
+
+    /// The piece in hand.
+    #[inline]
+    pub fn str(&self) -> &str {
+        &self.window[self.start..self.end]
+    }
+
+    /// The piece in hand, or as much of it as has been read, for a rejection.
+    pub fn excerpt(&self) -> &[u8] {
+        let end = if self.end > self.start {
+            self.end
+        } else {
+            self.window.len()
+        };
+        &self.window.as_bytes()[self.start..end]
+    }
+
+    /// Goes on to the next piece. `name` is that of the innermost open element, whose end is a likely one.
+    #[inline]
+    pub fn next(&mut self, name: &str) -> Result<Piece, ConvertError> {
+        self.start = self.end;
+        loop {
+            match find(&self.window[self.start..], name) {
+                Found::Piece(piece, len) => {
+                    self.end = self.start + len;
+                    self.check_allowance(self.end)?;
+                    return Ok(piece);
+                }
+                Found::Malformed(message) => return Err(malformed(message).into()),
+                Found::Incomplete if self.is_over => return self.last(),
+                Found::Incomplete => self.read_on()?,
+            }
+        }
+    }
+
+    /// What the end of the file makes of the rest of the window.
+    #[cold]
+    fn last(&mut self) -> Result<Piece, ConvertError> {
+        match self.window.as_bytes().get(self.start) {
+            None => Ok(Piece::Eof),
+            Some(b'<' | b'&') => Err(malformed("the file ends inside markup").into()),
+            Some(_) => {
+                self.end = self.window.len();
+                self.check_allowance(self.end)?;
+                Ok(Piece::Text)
+            }
+        }
+    }
+
+    fn check_allowance(&self, end: usize) -> Result<(), Box<Rejection>> {
+        if self.passed + end as u64 - self.allowed_from > self.limits.record_bytes as u64 {
+            return Err(too_large(self.limits));
+        }
+        Ok(())
+    }
+
+    /// Moves the window on to the piece in hand and doubles what it has of it: each byte is looked at a bounded number of times.
+    #[cold]
+    fn read_on(&mut self) -> Result<(), ConvertError> {
+        self.check_allowance(self.window.len())?;
+        self.count_to(self.start);
+        self.window.drain(..self.start);
+        self.passed += self.start as u64;
+        (self.start, self.end, self.counted_to) = (0, 0, 0);
+        let wanted = (2 * self.window.len()).min(self.window.len() + self.limits.record_bytes);
+        while !self.is_over && (self.window.is_empty() || self.window.len() < wanted) {
+            self.read_chunk()?;
+        }
+        Ok(())
+    }
+
+    fn read_chunk(&mut self) -> Result<(), ConvertError> {
+        /// No character has more bytes.
+        const CHARACTER_BYTES: usize = 4;
+        self.stream.allow();
+        let whole = self.stream.peek(CHARACTER_BYTES)?;
+        let chunk = &whole[..whole.len().min(self.limits.record_bytes)];
+        let text = match std::str::from_utf8(chunk) {
+            Ok(text) => text,
+            Err(error) if error.valid_up_to() > 0 => {
+                std::str::from_utf8(&chunk[..error.valid_up_to()]).unwrap_or_default()
+            }
+            Err(error) if error.error_len().is_some() => {
+                let head = chunk[..chunk.len().min(CHARACTER_BYTES)].to_vec();
+                let shown = [self.excerpt(), &head].concat();
+                let message = "the text is not UTF-8";
+                return Err(Rejection::because(Reason::InvalidEncoding, message)
+                    .with_excerpt(&shown)
+                    .into());
+            }
+            Err(_) if chunk.len() < whole.len() => return Err(too_large(self.limits).into()),
+            Err(_) => return Err(malformed("the file ends inside a character").into()),
+        };
+        let taken = text.len();
+        self.window.push_str(text);
+        self.is_over = taken == 0;
+        self.stream.consume(taken);
+        Ok(())
+    }
+
+    fn count_to(&mut self, index: usize) {
+        self.counted
+            .advance(&self.window.as_bytes()[self.counted_to..index]);
+        self.counted_to = index;
+    }
+}
+
+/// The piece at the beginning of `rest`.
+#[inline]
+fn find(rest: &str, name: &str) -> Found {
+    let bytes = rest.as_bytes();
+    match bytes {
+        [] => Found::Incomplete,
+        [b'<', b'/', after @ ..] => find_end(after, name.as_bytes()),
+        [b'<', b'!' | b'?', ..] => find_special(bytes),
+        [b'<', after @ ..] => find_start(after),
+        [b'&', after @ ..] => match memchr3(b';', b'&', b'<', after) {
+            Some(at) if after[at] == b';' => Found::Piece(Piece::Reference, at + 2),
+            Some(_) => Found::Malformed("`&` without `;`"),
+            None => Found::Incomplete,
+        },
+        _ => match memchr2(b'<', b'&', bytes) {
+            Some(len) => Found::Piece(Piece::Text, len),
+            None => Found::Incomplete,
+        },
+    }
+}
+
+#[inline]
+fn find_end(after: &[u8], name: &[u8]) -> Found {
+    if let Some(b'>') = after.get(name.len())
+        && after.starts_with(name)
+    {
+        return Found::Piece(Piece::End, name.len() + 3);
+    }
+    match memchr(b'>', after) {
+        Some(at) => Found::Piece(Piece::End, at + 3),
+        None => Found::Incomplete,
+    }
+}
+
+#[inline]
+fn find_start(after: &[u8]) -> Found {
+    let Some(name_len) = after.iter().position(|&byte| !is_name_byte(byte)) else {
+        return Found::Incomplete;
+    };
+    let end = match after[name_len] {
+        b'>' => Some(name_len),
+        b'/' => match after.get(name_len + 1) {
+            Some(b'>') => Some(name_len + 1),
+            Some(_) => return Found::Malformed("`/` inside a tag"),
+            None => None,
+        },
+        byte if is_space(byte) => end_of_tag(after, name_len),
+        _ => return Found::Malformed("not a name"),
+    };
+    if !is_name_start(after[0]) {
+        return Found::Malformed("not a name");
+    }
+    match end {
+        None => Found::Incomplete,
+        Some(end) => {
+            let is_empty = after[end - 1] == b'/';
+            Found::Piece(Piece::Start { name_len, is_empty }, end + 2)
+        }
+    }
+}
+
+/// The first `>` outside quotes.
+fn end_of_tag(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += memchr3(b'>', b'"', b'\'', &bytes[at..])?;
+        if bytes[at] == b'>' {
+            return Some(at);
+        }
+        at += memchr(bytes[at], &bytes[at + 1..])? + 2;
+    }
+}
+
+#[cold]
+fn find_special(bytes: &[u8]) -> Found {
+    const DECLARATION: &[u8] = b"<?xml";
+    const DOCTYPE: &[u8] = b"<!DOCTYPE";
+    let begins = |with: &[u8]| bytes.starts_with(with);
+    if begins(b"<?") {
+        return match memmem::find(&bytes[1..], b"?>") {
+            None => Found::Incomplete,
+            Some(0) => Found::Malformed("a processing instruction without a name"),
+            Some(at) => {
+                let is_declaration = begins(DECLARATION) && (is_space(bytes[5]) || at == 4);
+                let piece = if is_declaration {
+                    Piece::Declaration
+                } else {
+                    Piece::Nothing
+                };
+                Found::Piece(piece, at + 3)
+            }
+        };
+    }
+    if begins(b"<!--") {
+        return until(bytes, 4, b"-->", Piece::Nothing);
+    }
+    if begins(b"<![CDATA[") {
+        return until(bytes, 9, b"]]>", Piece::CData);
+    }
+    let head = &bytes[..bytes.len().min(DOCTYPE.len())];
+    if head.len() == DOCTYPE.len() && head.eq_ignore_ascii_case(DOCTYPE) {
+        return match end_of_doctype(bytes) {
+            None => Found::Incomplete,
+            Some(end) if bytes[9..end].iter().all(|&byte| is_space(byte)) => {
+                Found::Malformed("a DOCTYPE without a name")
+            }
+            Some(end) => Found::Piece(Piece::DocType, end + 1),
+        };
+    }
+    let may_become =
+        |whole: &[u8]| head.eq_ignore_ascii_case(&whole[..head.len().min(whole.len())]);
+    if head.len() < DOCTYPE.len()
+        && [b"<!--", &b"<![CDATA["[..], DOCTYPE]
+            .into_iter()
+            .any(may_become)
+    {
+        return Found::Incomplete;
+    }
+    Found::Malformed("`<!` that begins neither a comment, nor CDATA, nor a DOCTYPE")
+}
+
+fn until(bytes: &[u8], from: usize, end: &[u8], piece: Piece) -> Found {
+    match memmem::find(&bytes[from..], end) {
+        Some(at) => Found::Piece(piece, from + at + end.len()),
+        None => Found::Incomplete,
+    }
+}
+
+/// The `>` that ends a DOCTYPE, its internal subset passed over: declarations with their quotes, comments and processing instructions.
+fn end_of_doctype(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    let mut is_inside = false;
+    loop {
+        at += bytes[at..]
+            .iter()
+            .position(|byte| matches!(byte, b'\'' | b'"' | b'[' | b']' | b'<' | b'>'))?;
+        let rest = &bytes[at..];
+        at += match rest[0] {
+            quote @ (b'\'' | b'"') if !is_inside => memchr(quote, &rest[1..])? + 2,
+            b'<' if is_inside && rest.starts_with(b"<!--") => memmem::find(&rest[4..], b"-->")? + 7,
+            b'<' if is_inside && rest.starts_with(b"<?") => memmem::find(&rest[2..], b"?>")? + 4,
+            // It may yet turn out to be a comment.
+            b'<' if is_inside && b"<!--".starts_with(rest) => return None,
+            b'<' if is_inside => end_of_tag(rest, 0)? + 1,
+            b'>' if !is_inside => return Some(at),
+            b']' if is_inside => return Some(at + memchr(b'>', rest)?),
+            bracket => {
+                is_inside |= bracket == b'[';
+                1
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use proptest::prelude::*;
+    use quick_xml::events::Event;
+
+    use super::*;
+    use crate::feed::xml::text::is_name;
+
+    /// What a reader gives, at most `step` bytes at a time.
+    struct Steps<'a> {
+        bytes: &'a [u8],
+        step: usize,
+    }
+
+    impl Read for Steps<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let end = buffer.len().min(self.step);
+            self.bytes.read(&mut buffer[..end])
+        }
+    }
+
+    /// The pieces with their text, the last one an error perhaps.
+    fn pieces(xml: &[u8], step: usize) -> Vec<Result<(Piece, String), Reason>> {
+        let limits = Limits::default();
+        let mut input = Steps { bytes: xml, step };
+        let mut stream = Stream::open(&mut input, &limits).unwrap();
+        let mut tokens = Tokens::new(&mut stream, &limits);
+        let mut pieces = Vec::new();
+        loop {
+            tokens.allow();
+            match tokens.next("a") {
+                Ok(Piece::Eof) => return pieces,
+                Ok(Piece::End) if !is_name(end_name(tokens.str())) => {
+                    pieces.push(Err(Reason::MalformedXml));
+                    return pieces;
+                }
+                Ok(piece) => pieces.push(Ok((piece, tokens.str().to_owned()))),
+                Err(ConvertError::Rejected(rejection)) => {
+                    pieces.push(Err(rejection.reason));
+                    return pieces;
+                }
+                Err(error) => panic!("memory can be read: {error}"),
+            }
+        }
+    }
+
+    /// What quick-xml makes of the same, its events written as they stand in the document.
+    fn expected(xml: &[u8]) -> Vec<Option<(&'static str, String)>> {
+        let mut reader = quick_xml::Reader::from_reader(xml);
+        reader.config_mut().check_end_names = false;
+        reader.config_mut().allow_unmatched_ends = true;
+        let (mut events, mut raw) = (Vec::new(), Vec::new());
+        loop {
+            raw.clear();
+            let event = match reader.read_event_into(&mut raw) {
+                Ok(Event::Eof) => return events,
+                Ok(Event::Start(tag)) if !is_name(tag.name().0) => None,
+                Ok(Event::Empty(tag)) if !is_name(tag.name().0) => None,
+                // It can close nothing, so it does not matter where it ends.
+                Ok(Event::End(tag)) if !is_name(tag.name().0) => None,
+                Ok(Event::Start(tag)) => Some(("start", format!("<{}>", &*tag))),
+                Ok(Event::Empty(tag)) => Some(("empty", format!("<{}/>", &*tag))),
+                Ok(Event::End(tag)) => Some(("end", format!("</{}>", &*tag))),
+                Ok(Event::Text(text)) => Some(("text", text.to_string())),
+                Ok(Event::CData(text)) => Some(("cdata", format!("<![CDATA[{}]]>", &*text))),
+                Ok(Event::GeneralRef(name)) => Some(("reference", format!("&{};", &*name))),
+                Ok(Event::Decl(content)) => Some(("declaration", format!("<?{}?>", &*content))),
+                Ok(Event::PI(content)) => Some(("nothing", format!("<?{}?>", &*content))),
+                Ok(Event::Comment(text)) => Some(("nothing", format!("<!--{}-->", &*text))),
+                Ok(Event::DocType(_)) => Some(("doctype", String::new())),
+                Err(_) => None,
+            };
+            let is_error = event.is_none();
+            events.push(event);
+            if is_error {
+                return events;
+            }
+        }
+    }
+
+    fn end_name(tag: &str) -> &str {
+        tag[2..tag.len() - 1].trim_end_matches([' ', '\t', '\n', '\r'])
+    }
+
+    /// A piece as [`expected`] writes it. quick-xml cuts white space out of end tags and DOCTYPEs.
+    fn as_expected(piece: &Piece, text: &str) -> (&'static str, String) {
+        let kind = match piece {
+            Piece::Start { is_empty, .. } => ["start", "empty"][usize::from(*is_empty)],
+            Piece::End => return ("end", format!("</{}>", end_name(text))),
+            Piece::Text => "text",
+            Piece::CData => "cdata",
+            Piece::Reference => "reference",
+            Piece::Declaration => "declaration",
+            Piece::DocType => return ("doctype", String::new()),
+            Piece::Nothing => "nothing",
+            Piece::Eof => "eof",
+        };
+        (kind, text.to_owned())
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_told_from_what_was_cut() {
+        assert_eq!(
+            pieces(b"<a>\xff</a>", 9).pop(),
+            Some(Err(Reason::InvalidEncoding))
+        );
+        assert_eq!(pieces(b"<a>\xc3", 9).pop(), Some(Err(Reason::MalformedXml)));
+        let whole = pieces("<a>æ😀</a>".as_bytes(), 1);
+        assert_eq!(whole[1], Ok((Piece::Text, "æ😀".into())));
+    }
+
+    #[test]
+    fn a_huge_piece_is_found_in_linear_time() {
+        for body in ["x", "<", "]]", "\"", "æ"] {
+            let xml = format!("<![CDATA[{}]]>", body.repeat((10 << 20) / body.len()));
+            assert_eq!(pieces(xml.as_bytes(), 1 << 10).len(), 1, "{body}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn the_pieces_are_those_of_quick_xml_however_the_bytes_arrive(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "<", ">", "<a>", "</a>", "</a >", "<a x='1'>", "<b y=\"'>\"/>", "<b", "</", "<!--", "-->", "--", "<![CDATA[", "]]>", "]]",
+                "<!doctype x SYSTEM '>'>", "<!DOCTYPE a [ <!ENTITY x ']>'> <!-- ]> ' --> <?p ]> ' ?> %pe; <!ELEMENT a (b)> ]>", "<!ENTITY x '>'>", "<?", "?>", "<?xml ",
+                "<?xml?>", "<?x", "?", "&", ";", "&amp;", "&#", "x", "'", "\"", "=", " ", "\n", "/", "!", "-", "é", "😀", "1",
+            ]), 0..24),
+            step in 1..40usize,
+        ) {
+            let xml = parts.concat();
+            let found = pieces(xml.as_bytes(), step);
+            let expected = expected(xml.as_bytes());
+            prop_assert_eq!(found.len(), expected.len(), "{:?} {:?}", found, expected);
+            for (found, expected) in found.iter().zip(&expected) {
+                match (found, expected) {
+                    (Ok((piece, text)), Some(expected)) => prop_assert_eq!(&as_expected(piece, text), expected),
+                    (Err(_), None) => {}
+                    _ => prop_assert!(false, "{:?} {:?}", found, expected),
+                }
+            }
+        }
+    }
+}
