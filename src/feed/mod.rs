@@ -27,7 +27,7 @@ mod xml;
 use std::io::{Read, Write};
 
 use container::Stream;
-pub use fields::{FieldError, TypeError};
+pub use fields::{DateFormatError, FieldError, TypeError};
 pub use limits::Limits;
 use plan::Mapping;
 pub use plan::{Plan, PlanError};
@@ -67,7 +67,7 @@ const SNIFF_BYTES: usize = 4 << 10;
 /// On an error, what `output` has got is a part and no result; it must not become visible to anybody.
 pub fn convert(
     plan: &Plan,
-    _source: &Source,
+    source: &Source,
     mut input: impl Read,
     mut output: impl Write,
 ) -> Result<Summary, ConvertError> {
@@ -78,11 +78,14 @@ pub fn convert(
         Format::Json => convert_json(
             json::Source::Document(&plan.record.keys),
             plan,
+            source,
             &mut stream,
             &mut records,
         )?,
-        Format::JsonLines => convert_json(json::Source::Lines, plan, &mut stream, &mut records)?,
-        Format::Xml | Format::Auto => convert_xml(plan, &mut stream, &mut records)?,
+        Format::JsonLines => {
+            convert_json(json::Source::Lines, plan, source, &mut stream, &mut records)?
+        }
+        Format::Xml | Format::Auto => convert_xml(plan, source, &mut stream, &mut records)?,
     }
     records.finish()?;
     Ok(Summary {
@@ -118,10 +121,11 @@ fn format_of(stream: &mut Stream<'_>, plan: &Plan) -> Result<Format, ConvertErro
 
 fn convert_xml<'p>(
     plan: &'p Plan,
+    source: &'p Source,
     stream: &mut Stream<'p>,
     records: &mut Records<'_>,
 ) -> Result<(), ConvertError> {
-    let source = xml::Source {
+    let places = xml::Source {
         record: &plan.record.names,
         must_match: plan.record.is_given,
         namespaces: &plan.namespaces,
@@ -129,14 +133,14 @@ fn convert_xml<'p>(
     };
     match &plan.mapping {
         Mapping::Whole(arrays) => xml::convert(
-            source,
+            places,
             &mut xml::Whole::new(arrays, &plan.limits),
             stream,
             records,
         ),
         Mapping::Fields(fields) => xml::convert(
-            source,
-            &mut fields::Capture::new(fields, &plan.limits),
+            places,
+            &mut fields::Capture::new(fields, source, &plan.limits),
             stream,
             records,
         ),
@@ -144,16 +148,17 @@ fn convert_xml<'p>(
 }
 
 fn convert_json<'p>(
-    source: json::Source<'p>,
+    places: json::Source<'p>,
     plan: &'p Plan,
+    source: &'p Source,
     stream: &mut Stream<'p>,
     records: &mut Records<'_>,
 ) -> Result<(), ConvertError> {
     let mapping = match &plan.mapping {
         Mapping::Whole(_) => json::Mapping::Whole,
         Mapping::Fields(fields) => {
-            json::Mapping::Fields(fields::Capture::new(fields, &plan.limits))
+            json::Mapping::Fields(fields::Capture::new(fields, source, &plan.limits))
         }
     };
-    json::convert(source, mapping, &plan.limits, stream, records)
+    json::convert(places, mapping, &plan.limits, stream, records)
 }
