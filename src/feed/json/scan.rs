@@ -47,6 +47,8 @@ pub struct Scanner<'s, 'r> {
     /// Whether all that is read belongs to one record and counts against its limit together.
     is_in_record: bool,
     scratch: String,
+    /// A string that does not stand in one piece in the stream's buffer.
+    pieces: Vec<u8>,
 }
 
 impl<'s, 'r> Scanner<'s, 'r> {
@@ -57,6 +59,7 @@ impl<'s, 'r> Scanner<'s, 'r> {
             depth: 0,
             is_in_record: false,
             scratch: String::new(),
+            pieces: Vec::new(),
         }
     }
 
@@ -81,6 +84,7 @@ impl<'s, 'r> Scanner<'s, 'r> {
     }
 
     /// Passes over white space; the byte after it, which is not taken, or `None` at the end of the file.
+    #[inline]
     pub fn next(&mut self) -> Result<Option<u8>, ConvertError> {
         loop {
             if !self.is_in_record {
@@ -263,34 +267,33 @@ impl<'s, 'r> Scanner<'s, 'r> {
     /// Takes a string and appends what it stands for.
     pub fn string(&mut self, out: &mut String) -> Result<(), ConvertError> {
         self.expect(b'"')?;
-        let mut plain = std::mem::take(out).into_bytes();
-        let start = plain.len();
+        self.pieces.clear();
         loop {
             let chunk = self.stream.fill_buf().map_err(ConvertError::from_carrier)?;
             if chunk.is_empty() {
                 return Err(malformed("the file ends inside a string").into());
             }
-            let run = chunk
-                .iter()
-                .position(|&byte| is_special(byte))
-                .unwrap_or(chunk.len());
-            plain.extend_from_slice(&chunk[..run]);
+            let run = plain_run(chunk);
             let special = chunk.get(run).copied();
+            let is_whole = special == Some(b'"') && self.pieces.is_empty();
+            if is_whole {
+                out.push_str(utf_8(&chunk[..run])?);
+            } else {
+                self.pieces.extend_from_slice(&chunk[..run]);
+            }
             self.stream.consume(run + usize::from(special.is_some()));
             match special {
                 None => {}
                 Some(b'"') => break,
                 Some(b'\\') => {
                     let c = self.escape()?;
-                    plain.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                    let pieces = &mut self.pieces;
+                    pieces.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                 }
                 Some(_) => return Err(malformed("a control character in a string").into()),
             }
         }
-        *out = String::from_utf8(plain).map_err(|error| {
-            let bytes = &error.as_bytes()[start..];
-            Rejection::because(Reason::InvalidEncoding, "a string is not UTF-8").with_excerpt(bytes)
-        })?;
+        out.push_str(utf_8(&self.pieces)?);
         Ok(())
     }
 
@@ -357,8 +360,30 @@ fn is_literal(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
 }
 
-fn is_special(byte: u8) -> bool {
-    byte < b' ' || byte == b'"' || byte == b'\\'
+/// How many bytes stand for themselves.
+fn plain_run(chunk: &[u8]) -> usize {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    // Folded rather than searched, eight at a time, which compiles to vector instructions.
+    let whole = chunk
+        .chunks_exact(8)
+        .take_while(|eight| {
+            eight
+                .iter()
+                .fold(true, |plain, &byte| plain & is_plain(byte))
+        })
+        .count();
+    let rest = &chunk[8 * whole..];
+    8 * whole
+        + rest
+            .iter()
+            .position(|&byte| !is_plain(byte))
+            .unwrap_or(rest.len())
+}
+
+fn utf_8(bytes: &[u8]) -> Result<&str, Box<Rejection>> {
+    std::str::from_utf8(bytes).map_err(|_| {
+        Rejection::because(Reason::InvalidEncoding, "a string is not UTF-8").with_excerpt(bytes)
+    })
 }
 
 /// RFC 8259, section 6.

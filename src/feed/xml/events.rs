@@ -67,13 +67,17 @@ impl<'s, 'r> Events<'s, 'r> {
     #[inline]
     pub fn next(&mut self) -> Result<Token<'_>, ConvertError> {
         let name = self.open.last().map_or("", |&start| &self.names[start..]);
-        let piece = self.tokens.next(name).map_err(|error| self.refuse(error))?;
+        let piece = match self.tokens.next(name) {
+            Ok(piece) => piece,
+            Err(error) => return Err(self.refuse(error)),
+        };
         if self.encoding == Declared::AsciiOnly && !self.tokens.str().is_ascii() {
             return Err(encoding::unsupported(self.tokens.str()).into());
         }
         let is_outside = self.open.is_empty();
         match piece {
-            Piece::Start { name_len, is_empty } => self.open(name_len, is_empty),
+            Piece::Start => self.open(false),
+            Piece::Empty => self.open(true),
             Piece::End => self.close().map(|()| Token::End),
             Piece::Text if is_outside => between(self.tokens.str()),
             Piece::Text => Ok(Token::Text(text::clean(self.tokens.str())?)),
@@ -120,7 +124,7 @@ impl<'s, 'r> Events<'s, 'r> {
     }
 
     #[inline]
-    fn open(&mut self, name_len: usize, is_empty: bool) -> Result<Token<'_>, ConvertError> {
+    fn open(&mut self, is_empty: bool) -> Result<Token<'_>, ConvertError> {
         let depth = self.open.len();
         if depth == 0 && self.has_root {
             return Err(malformed("a second root element").into());
@@ -131,6 +135,7 @@ impl<'s, 'r> Events<'s, 'r> {
         }
         self.has_root = true;
         let content = inside(self.tokens.str(), "<", if is_empty { "/>" } else { ">" });
+        let name_len = self.tokens.name_len();
         let (name, attributes) = content.split_at(name_len);
         check_length(name, self.limits)?;
         if !attributes.is_empty() && memchr::memchr(b'<', attributes.as_bytes()).is_some() {

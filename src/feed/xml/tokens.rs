@@ -14,13 +14,11 @@ use crate::feed::container::{Stream, too_large};
 use crate::feed::limits::Limits;
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection};
 
-/// The kind of a piece, with what the way it was found already says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    Start {
-        name_len: usize,
-        is_empty: bool,
-    },
+    Start,
+    /// `<name/>`
+    Empty,
     /// `</name>`, the name not compared yet.
     End,
     Text,
@@ -35,13 +33,41 @@ pub enum Piece {
     Eof,
 }
 
-/// How far the window reaches.
-enum Found {
-    /// A piece of so many bytes.
-    Piece(Piece, usize),
+/// What the window begins with. Plain numbers, for they stay in registers: this is looked at for every piece.
+struct Found {
+    kind: Kind,
+    len: usize,
+    /// Of a tag that opens an element.
+    name_len: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Piece(Piece),
     /// The window ends inside a piece.
     Incomplete,
-    Malformed(&'static str),
+    Malformed,
+}
+
+impl Found {
+    const INCOMPLETE: Self = Self {
+        kind: Kind::Incomplete,
+        len: 0,
+        name_len: 0,
+    };
+    const MALFORMED: Self = Self {
+        kind: Kind::Malformed,
+        ..Self::INCOMPLETE
+    };
+
+    #[inline]
+    fn piece(piece: Piece, len: usize) -> Self {
+        Self {
+            kind: Kind::Piece(piece),
+            len,
+            name_len: 0,
+        }
+    }
 }
 
 pub struct Tokens<'s, 'r> {
@@ -51,6 +77,7 @@ pub struct Tokens<'s, 'r> {
     /// The piece in hand.
     start: usize,
     end: usize,
+    name_len: usize,
     /// Bytes of the stream before the window.
     passed: u64,
     /// Where in the stream the record in hand, or the piece outside records, begins.
@@ -71,6 +98,7 @@ impl<'s, 'r> Tokens<'s, 'r> {
             window: String::new(),
             start: 0,
             end: 0,
+            name_len: 0,
             passed: 0,
             allowed_from: 0,
             counted_to: 0,
@@ -96,6 +124,12 @@ impl<'s, 'r> Tokens<'s, 'r> {
         &self.window[self.start..self.end]
     }
 
+    /// How many bytes of the tag in hand are the element's name.
+    #[inline]
+    pub fn name_len(&self) -> usize {
+        self.name_len
+    }
+
     /// The piece in hand, or as much of it as has been read, for a rejection.
     pub fn excerpt(&self) -> &[u8] {
         let end = if self.end > self.start {
@@ -111,15 +145,17 @@ impl<'s, 'r> Tokens<'s, 'r> {
     pub fn next(&mut self, name: &str) -> Result<Piece, ConvertError> {
         self.start = self.end;
         loop {
-            match find(&self.window[self.start..], name) {
-                Found::Piece(piece, len) => {
-                    self.end = self.start + len;
+            let found = find(&self.window[self.start..], name);
+            match found.kind {
+                Kind::Piece(piece) => {
+                    self.end = self.start + found.len;
+                    self.name_len = found.name_len;
                     self.check_allowance(self.end)?;
                     return Ok(piece);
                 }
-                Found::Malformed(message) => return Err(malformed(message).into()),
-                Found::Incomplete if self.is_over => return self.last(),
-                Found::Incomplete => self.read_on()?,
+                Kind::Malformed => return Err(why(&self.window[self.start..]).into()),
+                Kind::Incomplete if self.is_over => return self.last(),
+                Kind::Incomplete => self.read_on()?,
             }
         }
     }
@@ -201,18 +237,18 @@ impl<'s, 'r> Tokens<'s, 'r> {
 fn find(rest: &str, name: &str) -> Found {
     let bytes = rest.as_bytes();
     match bytes {
-        [] => Found::Incomplete,
+        [] => Found::INCOMPLETE,
         [b'<', b'/', after @ ..] => find_end(after, name.as_bytes()),
         [b'<', b'!' | b'?', ..] => find_special(bytes),
         [b'<', after @ ..] => find_start(after),
         [b'&', after @ ..] => match memchr3(b';', b'&', b'<', after) {
-            Some(at) if after[at] == b';' => Found::Piece(Piece::Reference, at + 2),
-            Some(_) => Found::Malformed("`&` without `;`"),
-            None => Found::Incomplete,
+            Some(at) if after[at] == b';' => Found::piece(Piece::Reference, at + 2),
+            Some(_) => Found::MALFORMED,
+            None => Found::INCOMPLETE,
         },
         _ => match memchr2(b'<', b'&', bytes) {
-            Some(len) => Found::Piece(Piece::Text, len),
-            None => Found::Incomplete,
+            Some(len) => Found::piece(Piece::Text, len),
+            None => Found::INCOMPLETE,
         },
     }
 }
@@ -222,39 +258,57 @@ fn find_end(after: &[u8], name: &[u8]) -> Found {
     if let Some(b'>') = after.get(name.len())
         && after.starts_with(name)
     {
-        return Found::Piece(Piece::End, name.len() + 3);
+        return Found::piece(Piece::End, name.len() + 3);
     }
     match memchr(b'>', after) {
-        Some(at) => Found::Piece(Piece::End, at + 3),
-        None => Found::Incomplete,
+        Some(at) => Found::piece(Piece::End, at + 3),
+        None => Found::INCOMPLETE,
     }
 }
 
 #[inline]
 fn find_start(after: &[u8]) -> Found {
     let Some(name_len) = after.iter().position(|&byte| !is_name_byte(byte)) else {
-        return Found::Incomplete;
+        return Found::INCOMPLETE;
     };
     let end = match after[name_len] {
         b'>' => Some(name_len),
         b'/' => match after.get(name_len + 1) {
             Some(b'>') => Some(name_len + 1),
-            Some(_) => return Found::Malformed("`/` inside a tag"),
+            Some(_) => return Found::MALFORMED,
             None => None,
         },
         byte if is_space(byte) => end_of_tag(after, name_len),
-        _ => return Found::Malformed("not a name"),
+        _ => return Found::MALFORMED,
     };
     if !is_name_start(after[0]) {
-        return Found::Malformed("not a name");
+        return Found::MALFORMED;
     }
     match end {
-        None => Found::Incomplete,
+        None => Found::INCOMPLETE,
         Some(end) => {
-            let is_empty = after[end - 1] == b'/';
-            Found::Piece(Piece::Start { name_len, is_empty }, end + 2)
+            let piece = match after[end - 1] {
+                b'/' => Piece::Empty,
+                _ => Piece::Start,
+            };
+            Found {
+                name_len,
+                ..Found::piece(piece, end + 2)
+            }
         }
     }
+}
+
+/// What is wrong with a piece that is none.
+#[cold]
+fn why(rest: &str) -> Box<Rejection> {
+    malformed(match rest.as_bytes() {
+        [b'&', ..] => "`&` without `;`",
+        [b'<', b'!' | b'?', ..] => {
+            "neither a comment, nor CDATA, nor a DOCTYPE, nor a processing instruction"
+        }
+        _ => "not a name",
+    })
 }
 
 /// The first `>` outside quotes.
@@ -276,8 +330,8 @@ fn find_special(bytes: &[u8]) -> Found {
     let begins = |with: &[u8]| bytes.starts_with(with);
     if begins(b"<?") {
         return match memmem::find(&bytes[1..], b"?>") {
-            None => Found::Incomplete,
-            Some(0) => Found::Malformed("a processing instruction without a name"),
+            None => Found::INCOMPLETE,
+            Some(0) => Found::MALFORMED,
             Some(at) => {
                 let is_declaration = begins(DECLARATION) && (is_space(bytes[5]) || at == 4);
                 let piece = if is_declaration {
@@ -285,7 +339,7 @@ fn find_special(bytes: &[u8]) -> Found {
                 } else {
                     Piece::Nothing
                 };
-                Found::Piece(piece, at + 3)
+                Found::piece(piece, at + 3)
             }
         };
     }
@@ -298,11 +352,9 @@ fn find_special(bytes: &[u8]) -> Found {
     let head = &bytes[..bytes.len().min(DOCTYPE.len())];
     if head.len() == DOCTYPE.len() && head.eq_ignore_ascii_case(DOCTYPE) {
         return match end_of_doctype(bytes) {
-            None => Found::Incomplete,
-            Some(end) if bytes[9..end].iter().all(|&byte| is_space(byte)) => {
-                Found::Malformed("a DOCTYPE without a name")
-            }
-            Some(end) => Found::Piece(Piece::DocType, end + 1),
+            None => Found::INCOMPLETE,
+            Some(end) if bytes[9..end].iter().all(|&byte| is_space(byte)) => Found::MALFORMED,
+            Some(end) => Found::piece(Piece::DocType, end + 1),
         };
     }
     let may_become =
@@ -312,15 +364,15 @@ fn find_special(bytes: &[u8]) -> Found {
             .into_iter()
             .any(may_become)
     {
-        return Found::Incomplete;
+        return Found::INCOMPLETE;
     }
-    Found::Malformed("`<!` that begins neither a comment, nor CDATA, nor a DOCTYPE")
+    Found::MALFORMED
 }
 
 fn until(bytes: &[u8], from: usize, end: &[u8], piece: Piece) -> Found {
     match memmem::find(&bytes[from..], end) {
-        Some(at) => Found::Piece(piece, from + at + end.len()),
-        None => Found::Incomplete,
+        Some(at) => Found::piece(piece, from + at + end.len()),
+        None => Found::INCOMPLETE,
     }
 }
 
@@ -439,7 +491,8 @@ mod tests {
     /// A piece as [`expected`] writes it. quick-xml cuts white space out of end tags and DOCTYPEs.
     fn as_expected(piece: &Piece, text: &str) -> (&'static str, String) {
         let kind = match piece {
-            Piece::Start { is_empty, .. } => ["start", "empty"][usize::from(*is_empty)],
+            Piece::Start => "start",
+            Piece::Empty => "empty",
             Piece::End => return ("end", format!("</{}>", end_name(text))),
             Piece::Text => "text",
             Piece::CData => "cdata",
