@@ -110,6 +110,12 @@ impl<'p> Capture<'p> {
         }
     }
 
+    #[inline]
+    fn find_element(&self, element: Element<'_>) -> Option<StepId> {
+        let (name, namespace) = (element.name(), element.namespace());
+        self.find(|test| test.matches(name, namespace))
+    }
+
     pub fn find_key(&self, key: &str) -> Option<StepId> {
         self.find(|test| test.matches(key, Namespace::Undeclared))
     }
@@ -277,7 +283,7 @@ impl xml::Mapping for Capture<'_> {
     fn start(&mut self, element: Element<'_>) -> Result<(), ConvertError> {
         // Elements are entered only inside entered ones, so if all open ones are, the parent is.
         if self.open.len() == self.depth
-            && let Some(step) = self.find(|test| element.is(test))
+            && let Some(step) = self.find_element(element)
         {
             self.enter(step)?;
             self.take_attributes(step, element)?;

@@ -1,7 +1,5 @@
 //! The values of a record to its JSON object, in the order of the configuration.
 
-use std::collections::BTreeMap;
-
 use indexmap::IndexMap;
 
 use super::capture::{Capture, Frame, Slot};
@@ -147,23 +145,40 @@ impl Capture<'_> {
         frame: Frame,
         record: &mut Record<'_>,
     ) -> Result<(), ConvertError> {
-        let mut values = BTreeMap::new();
+        let mut values = Vec::new();
         for item in self.frames(frame, keyed.slot) {
-            values.entry(self.number(keyed, item)?).or_insert(item);
+            values.push((self.number(keyed, item)?, item));
         }
-        let highest = values.last_key_value().map_or(0, |(&number, _)| number);
-        let lowest = u32::from(!values.contains_key(&0));
-        record.raw("{")?;
-        for number in lowest..=highest {
-            record.raw(if number == lowest { "\"" } else { ",\"" })?;
-            record.string_part(&keyed.key.fill(&[&number.to_string()]))?;
-            record.raw("\":")?;
-            match values.get(&number) {
-                Some(&item) => self.scalar(&keyed.value, item, record)?,
+        // Sorted by number, those of one number in the order of the document.
+        values.sort();
+        let mut values = values.into_iter().peekable();
+        let mut number = values.peek().map_or(1, |&(lowest, _)| lowest.min(1));
+        let mut opening = "{\"";
+        while values.peek().is_some() {
+            record.raw(std::mem::replace(&mut opening, ",\""))?;
+            self.number_key(keyed, number, record)?;
+            match values.next_if(|&(next, _)| next == number) {
+                Some((_, item)) => self.scalar(&keyed.value, item, record)?,
                 None => record.raw("null")?,
             }
+            while values.next_if(|&(next, _)| next == number).is_some() {}
+            number += 1;
         }
-        record.raw("}")
+        record.raw(if opening == "{\"" { "{}" } else { "}" })
+    }
+
+    fn number_key(
+        &self,
+        keyed: &Keyed,
+        number: u32,
+        record: &mut Record<'_>,
+    ) -> Result<(), ConvertError> {
+        for (literal, _) in &keyed.key.pieces {
+            record.string_part(literal)?;
+            record.number(number)?;
+        }
+        record.string_part(&keyed.key.tail)?;
+        record.raw("\":")
     }
 
     fn key(&self, keyed: &Keyed, frame: Frame) -> Result<String, Box<Rejection>> {

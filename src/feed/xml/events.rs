@@ -9,12 +9,13 @@ use std::borrow::Cow;
 
 use quick_xml::events::{BytesDecl, BytesStart};
 
+use super::attributes::Attributes;
 use super::tokens::{Piece, Tokens};
 use super::{malformed, text};
 use crate::feed::container::Stream;
 use crate::feed::encoding::{self, Declared};
 use crate::feed::limits::Limits;
-use crate::feed::names::{NameTest, Scopes};
+use crate::feed::names::{NameTest, Namespace, Scopes};
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection, excerpt};
 
 pub enum Token<'e> {
@@ -23,7 +24,7 @@ pub enum Token<'e> {
         is_empty: bool,
     },
     End,
-    Text(Cow<'e, str>),
+    Text(&'e str),
     /// Something without content: a comment, the declaration, white space around the root.
     Nothing,
     Eof,
@@ -38,6 +39,8 @@ pub struct Events<'s, 'r> {
     has_root: bool,
     is_declared: bool,
     encoding: Declared,
+    /// Text that does not stand in the document as it is meant.
+    scratch: String,
 }
 
 impl<'s, 'r> Events<'s, 'r> {
@@ -50,6 +53,7 @@ impl<'s, 'r> Events<'s, 'r> {
             has_root: false,
             is_declared: false,
             encoding: Declared::Utf8,
+            scratch: String::new(),
         }
     }
 
@@ -80,15 +84,14 @@ impl<'s, 'r> Events<'s, 'r> {
             Piece::Empty => self.open(true),
             Piece::End => self.close().map(|()| Token::End),
             Piece::Text if is_outside => between(self.tokens.str()),
-            Piece::Text => Ok(Token::Text(text::clean(self.tokens.str())?)),
+            Piece::Text => self.text("", ""),
             Piece::CData | Piece::Reference if is_outside => Err(outside_root().into()),
-            Piece::CData => {
-                let text = inside(self.tokens.str(), "<![CDATA[", "]]>");
-                Ok(Token::Text(text::clean(text)?))
-            }
+            Piece::CData => self.text("<![CDATA[", "]]>"),
             Piece::Reference => {
                 let name = inside(self.tokens.str(), "&", ";");
-                Ok(Token::Text(text::reference(name)?))
+                self.scratch.clear();
+                self.scratch.push_str(&text::reference(name)?);
+                Ok(Token::Text(&self.scratch))
             }
             Piece::Declaration => self.declare(),
             Piece::DocType if self.has_root => {
@@ -147,6 +150,18 @@ impl<'s, 'r> Events<'s, 'r> {
         }
         let tag = BytesStart::from_content(content, name_len);
         Ok(Token::Start { tag, is_empty })
+    }
+
+    #[inline]
+    fn text(&mut self, before: &str, after: &str) -> Result<Token<'_>, ConvertError> {
+        let raw = inside(self.tokens.str(), before, after);
+        Ok(Token::Text(match text::clean(raw)? {
+            Cow::Borrowed(clean) => clean,
+            Cow::Owned(clean) => {
+                self.scratch = clean;
+                &self.scratch
+            }
+        }))
     }
 
     #[inline]
@@ -209,32 +224,23 @@ impl<'a> Element<'a> {
         self.tag.name().0
     }
 
+    /// What the prefix of the name stands for.
     #[inline]
-    pub fn is(&self, test: &NameTest) -> bool {
-        test.matches(self.name(), self.scopes.of_element(self.name()))
+    pub fn namespace(&self) -> Namespace {
+        self.scopes.of_element(self.name())
     }
 
-    pub fn attributes(
-        &self,
-    ) -> impl Iterator<Item = Result<(&'a str, Cow<'a, str>), Box<Rejection>>> {
+    pub fn is(&self, test: &NameTest) -> bool {
+        test.matches(self.name(), self.namespace())
+    }
+
+    pub fn attributes(&self) -> Attributes<'a> {
         attributes(self.tag, self.limits)
     }
 }
 
-/// Name and value, in the order of the document; a repeated name is malformed.
-pub fn attributes<'a>(
-    tag: &'a BytesStart<'a>,
-    limits: &'a Limits,
-) -> impl Iterator<Item = Result<(&'a str, Cow<'a, str>), Box<Rejection>>> {
-    tag.attributes().enumerate().map(|(index, attribute)| {
-        let attribute = attribute.map_err(|error| malformed(&error.to_string()))?;
-        if index == limits.attributes {
-            let message = format!("an element has more than {} attributes", limits.attributes);
-            return Err(Rejection::because(Reason::TooManyAttributes, message));
-        }
-        check_name(attribute.key.0, limits)?;
-        Ok((attribute.key.0, text::attribute_value(attribute.value)?))
-    })
+pub fn attributes<'a>(tag: &'a BytesStart<'a>, limits: &'a Limits) -> Attributes<'a> {
+    Attributes::new(tag.attributes_raw(), limits)
 }
 
 fn between(text: &str) -> Result<Token<'static>, ConvertError> {
@@ -245,18 +251,10 @@ fn between(text: &str) -> Result<Token<'static>, ConvertError> {
     }
 }
 
-fn check_length(name: &str, limits: &Limits) -> Result<(), Box<Rejection>> {
+pub fn check_length(name: &str, limits: &Limits) -> Result<(), Box<Rejection>> {
     if name.len() > limits.name_bytes {
         let message = format!("a name has more than {} bytes", limits.name_bytes);
         return Err(Rejection::because(Reason::NameTooLong, message).with_excerpt(name.as_bytes()));
-    }
-    Ok(())
-}
-
-fn check_name(name: &str, limits: &Limits) -> Result<(), Box<Rejection>> {
-    check_length(name, limits)?;
-    if !text::is_name(name) {
-        return Err(malformed("not a name").with_excerpt(name.as_bytes()));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! The record path is walked along the parse: an element is on the path if its parent is and its name is the next one. What is beside the
 //! path is passed over without being looked at; what is inside a record goes to a [`Mapping`], one event at a time.
 
+mod attributes;
 mod events;
 mod text;
 mod tokens;
@@ -109,7 +110,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
                 }
             }
             Token::End => self.end()?,
-            Token::Text(text) if self.in_record => self.mapping.text(&text)?,
+            Token::Text(text) if self.in_record => self.mapping.text(text)?,
             Token::Text(_) | Token::Nothing => {}
             Token::Eof => return self.finish().map(|()| false),
         }

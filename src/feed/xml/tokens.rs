@@ -6,7 +6,7 @@
 
 use std::io::BufRead;
 
-use memchr::{memchr, memchr2, memchr3, memmem};
+use memchr::{memchr, memchr2, memchr3};
 
 use super::malformed;
 use super::text::{is_name_byte, is_name_start, is_space};
@@ -329,7 +329,7 @@ fn find_special(bytes: &[u8]) -> Found {
     const DOCTYPE: &[u8] = b"<!DOCTYPE";
     let begins = |with: &[u8]| bytes.starts_with(with);
     if begins(b"<?") {
-        return match memmem::find(&bytes[1..], b"?>") {
+        return match find_bytes(&bytes[1..], b"?>") {
             None => Found::INCOMPLETE,
             Some(0) => Found::MALFORMED,
             Some(at) => {
@@ -370,10 +370,18 @@ fn find_special(bytes: &[u8]) -> Found {
 }
 
 fn until(bytes: &[u8], from: usize, end: &[u8], piece: Piece) -> Found {
-    match memmem::find(&bytes[from..], end) {
+    match find_bytes(&bytes[from..], end) {
         Some(at) => Found::piece(piece, from + at + end.len()),
         None => Found::INCOMPLETE,
     }
+}
+
+/// Where `wanted` is, by its rarest byte at the end: what is looked for are the ends of markup.
+fn find_bytes(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    let before = wanted.len() - 1;
+    memchr::memchr_iter(wanted[before], bytes)
+        .find(|&at| at >= before && bytes[at - before..].starts_with(wanted))
+        .map(|at| at - before)
 }
 
 /// The `>` that ends a DOCTYPE, its internal subset passed over: declarations with their quotes, comments and processing instructions.
@@ -387,8 +395,8 @@ fn end_of_doctype(bytes: &[u8]) -> Option<usize> {
         let rest = &bytes[at..];
         at += match rest[0] {
             quote @ (b'\'' | b'"') if !is_inside => memchr(quote, &rest[1..])? + 2,
-            b'<' if is_inside && rest.starts_with(b"<!--") => memmem::find(&rest[4..], b"-->")? + 7,
-            b'<' if is_inside && rest.starts_with(b"<?") => memmem::find(&rest[2..], b"?>")? + 4,
+            b'<' if is_inside && rest.starts_with(b"<!--") => find_bytes(&rest[4..], b"-->")? + 7,
+            b'<' if is_inside && rest.starts_with(b"<?") => find_bytes(&rest[2..], b"?>")? + 4,
             // It may yet turn out to be a comment.
             b'<' if is_inside && b"<!--".starts_with(rest) => return None,
             b'<' if is_inside => end_of_tag(rest, 0)? + 1,
@@ -410,7 +418,10 @@ mod tests {
     use quick_xml::events::Event;
 
     use super::*;
-    use crate::feed::xml::text::is_name;
+
+    fn is_name(name: &str) -> bool {
+        name.bytes().next().is_some_and(is_name_start) && name.bytes().all(is_name_byte)
+    }
 
     /// What a reader gives, at most `step` bytes at a time.
     struct Steps<'a> {
