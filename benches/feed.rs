@@ -6,7 +6,7 @@
 //!
 //! Every measurement runs what it is compared with first, so that a noisy machine meets both. The line after each figure is the ratio of the
 //! fastest runs, beside its goal. `FEEDMILL_BENCH_MB` sets the size of the inputs; the ratios do not depend on it. The baseline that
-//! users have today, Python's xmltodict, is `benches/xmltodict_nsx.py`.
+//! users have today, Python's xmltodict, is `benches/xmltodict_nsx.py`; `FEEDMILL_BENCH_WRITE=FILE.xml` only writes an input for it.
 
 #[path = "../tests/support/feeds.rs"]
 mod feeds;
@@ -55,6 +55,9 @@ fn main() {
     let asked = std::env::var("FEEDMILL_BENCH_MB").ok();
     let megabytes: u64 = asked.and_then(|size| size.parse().ok()).unwrap_or(4);
     let nsx = Feed::new(Shape::Nsx, 1, megabytes * 1_300).bytes();
+    if let Ok(path) = std::env::var("FEEDMILL_BENCH_WRITE") {
+        return std::fs::write(path, nsx).expect("the file can be written");
+    }
     let twenty = Feed::new(Shape::Twenty, 1, megabytes * 1_500).bytes();
     let lines = Feed::new(Shape::TwentyLines, 1, megabytes * 1_800).bytes();
     let gzip = gzipped(&nsx);

@@ -21,6 +21,7 @@ mod reject;
 pub mod spec;
 #[cfg(test)]
 mod tests;
+mod window;
 mod write;
 mod xml;
 

@@ -150,3 +150,48 @@ fn a_source_without_a_date_has_none() {
     let required = convert_with("x = { path = '$source.last_modified', required = true }");
     assert!(matches!(required, Err(ConvertError::Rejected(r)) if r.reason == Reason::MissingField));
 }
+
+/// Would take minutes if the work on a value grew with the record.
+#[test]
+fn a_record_of_many_values_takes_linear_time() {
+    let count = 200_000;
+    let fields = "tags = { each = 't', join = '' }";
+    let members = vec![r#""va\"lue""#; count].join(",");
+    assert_eq!(
+        json(fields, &format!("{{\"t\":[{members}]}}")),
+        format!("{{\"tags\":\"{}\"}}", r#"va\"lue"#.repeat(count))
+    );
+    let elements = "<t>va&quot;lue</t>".repeat(count);
+    assert_eq!(
+        xml(fields, &format!("<p>{elements}</p>")),
+        format!("{{\"tags\":\"{}\"}}", r#"va\"lue"#.repeat(count))
+    );
+}
+
+#[test]
+fn json_arriving_byte_by_byte_gives_the_same_output() {
+    struct Trickle<'a>(&'a [u8]);
+    impl Read for Trickle<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let end = buffer.len().min(1);
+            self.0.read(&mut buffer[..end])
+        }
+    }
+    let text =
+        r#" [ {"a" : "æ\u00e6\ud83d\ude00😀" , "b": -1.50e+3, "c":[true , null]} , {"a":"\\"} ] "#;
+    for toml in ["", "fields = { a = 'a', b = 'b', c = { each = 'c' } }"] {
+        let plan = plan_within(Limits::default(), toml);
+        let output = run(&plan, Trickle(text.as_bytes())).unwrap();
+        assert_eq!(output, converted(toml, text));
+        for cut in 1..text.trim_end().len() {
+            let rejection = run(&plan, &text.as_bytes()[..cut]).unwrap_err();
+            assert!(
+                matches!(
+                    rejection.reason,
+                    Reason::MalformedJson | Reason::EmptyFile | Reason::InvalidEncoding
+                ),
+                "{cut}: {rejection:?}"
+            );
+        }
+    }
+}

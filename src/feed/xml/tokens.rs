@@ -1,18 +1,17 @@
 //! What a document is made of, piece by piece: tags, text, references, and what is passed over.
 //!
-//! In: the decoded stream. Out: one [`Piece`] after another as a range of a window over the stream, so that nothing is copied or checked
-//! for UTF-8 twice. Promise: pieces are those quick-xml gives (a property test holds them together), tags have names that are
-//! names, and the window holds no more than a record's limit and a buffer.
-
-use std::io::BufRead;
+//! In: the decoded stream. Out: one [`Piece`] after another as a part of a window over the stream, so that nothing is copied or checked
+//! for UTF-8 twice. Promise: pieces are those quick-xml gives (a property test holds them together), and tags have names that are
+//! names.
 
 use memchr::{memchr, memchr2, memchr3};
 
 use super::malformed;
 use super::text::{is_name_byte, is_name_start, is_space};
-use crate::feed::container::{Stream, too_large};
+use crate::feed::container::Stream;
 use crate::feed::limits::Limits;
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection};
+use crate::feed::window::Window;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -71,57 +70,36 @@ impl Found {
 }
 
 pub struct Tokens<'s, 'r> {
-    stream: &'s mut Stream<'r>,
-    limits: &'r Limits,
-    window: String,
-    /// The piece in hand.
-    start: usize,
-    end: usize,
+    /// Begins with the piece in hand.
+    window: Window<'s, 'r>,
+    len: usize,
     name_len: usize,
-    /// Bytes of the stream before the window.
-    passed: u64,
-    /// Where in the stream the record in hand, or the piece outside records, begins.
-    allowed_from: u64,
-    /// A place for which lines have been counted, and where in the window it is.
-    counted: Place,
-    counted_to: usize,
-    is_over: bool,
 }
 
 impl<'s, 'r> Tokens<'s, 'r> {
     pub fn new(stream: &'s mut Stream<'r>, limits: &'r Limits) -> Self {
-        stream.mark();
         Self {
-            counted: stream.marked(),
-            stream,
-            limits,
-            window: String::new(),
-            start: 0,
-            end: 0,
+            window: Window::new(stream, limits, Reason::MalformedXml),
+            len: 0,
             name_len: 0,
-            passed: 0,
-            allowed_from: 0,
-            counted_to: 0,
-            is_over: false,
         }
     }
 
     /// Where the piece in hand begins.
     pub fn place(&mut self) -> Place {
-        self.count_to(self.start);
-        self.counted
+        self.window.place()
     }
 
     /// What follows may be one record, or one piece outside records, and has `record_bytes`.
     #[inline]
     pub fn allow(&mut self) {
-        self.allowed_from = self.passed + self.end as u64;
+        self.window.allow_after(self.len);
     }
 
     /// The piece in hand.
     #[inline]
     pub fn str(&self) -> &str {
-        &self.window[self.start..self.end]
+        &self.window.rest()[..self.len]
     }
 
     /// How many bytes of the tag in hand are the element's name.
@@ -132,30 +110,31 @@ impl<'s, 'r> Tokens<'s, 'r> {
 
     /// The piece in hand, or as much of it as has been read, for a rejection.
     pub fn excerpt(&self) -> &[u8] {
-        let end = if self.end > self.start {
-            self.end
+        let rest = self.window.rest().as_bytes();
+        if self.len > 0 {
+            &rest[..self.len]
         } else {
-            self.window.len()
-        };
-        &self.window.as_bytes()[self.start..end]
+            rest
+        }
     }
 
     /// Goes on to the next piece. `name` is that of the innermost open element, whose end is a likely one.
     #[inline]
     pub fn next(&mut self, name: &str) -> Result<Piece, ConvertError> {
-        self.start = self.end;
+        self.window.pass(self.len);
+        self.len = 0;
         loop {
-            let found = find(&self.window[self.start..], name);
+            let found = find(self.window.rest(), name);
             match found.kind {
                 Kind::Piece(piece) => {
-                    self.end = self.start + found.len;
+                    self.window.check(found.len)?;
+                    self.len = found.len;
                     self.name_len = found.name_len;
-                    self.check_allowance(self.end)?;
                     return Ok(piece);
                 }
-                Kind::Malformed => return Err(why(&self.window[self.start..]).into()),
-                Kind::Incomplete if self.is_over => return self.last(),
-                Kind::Incomplete => self.read_on()?,
+                Kind::Malformed => return Err(why(self.window.rest()).into()),
+                Kind::Incomplete if self.window.is_over() => return self.last(),
+                Kind::Incomplete => self.window.read_on()?,
             }
         }
     }
@@ -163,72 +142,16 @@ impl<'s, 'r> Tokens<'s, 'r> {
     /// What the end of the file makes of the rest of the window.
     #[cold]
     fn last(&mut self) -> Result<Piece, ConvertError> {
-        match self.window.as_bytes().get(self.start) {
+        let rest = self.window.rest();
+        match rest.as_bytes().first() {
             None => Ok(Piece::Eof),
             Some(b'<' | b'&') => Err(malformed("the file ends inside markup").into()),
             Some(_) => {
-                self.end = self.window.len();
-                self.check_allowance(self.end)?;
+                self.window.check(rest.len())?;
+                self.len = rest.len();
                 Ok(Piece::Text)
             }
         }
-    }
-
-    fn check_allowance(&self, end: usize) -> Result<(), Box<Rejection>> {
-        if self.passed + end as u64 - self.allowed_from > self.limits.record_bytes as u64 {
-            return Err(too_large(self.limits));
-        }
-        Ok(())
-    }
-
-    /// Moves the window on to the piece in hand and doubles what it has of it: each byte is looked at a bounded number of times.
-    #[cold]
-    fn read_on(&mut self) -> Result<(), ConvertError> {
-        self.check_allowance(self.window.len())?;
-        self.count_to(self.start);
-        self.window.drain(..self.start);
-        self.passed += self.start as u64;
-        (self.start, self.end, self.counted_to) = (0, 0, 0);
-        let wanted = (2 * self.window.len()).min(self.window.len() + self.limits.record_bytes);
-        while !self.is_over && (self.window.is_empty() || self.window.len() < wanted) {
-            self.read_chunk()?;
-        }
-        Ok(())
-    }
-
-    fn read_chunk(&mut self) -> Result<(), ConvertError> {
-        /// No character has more bytes.
-        const CHARACTER_BYTES: usize = 4;
-        self.stream.allow();
-        let whole = self.stream.peek(CHARACTER_BYTES)?;
-        let chunk = &whole[..whole.len().min(self.limits.record_bytes)];
-        let text = match std::str::from_utf8(chunk) {
-            Ok(text) => text,
-            Err(error) if error.valid_up_to() > 0 => {
-                std::str::from_utf8(&chunk[..error.valid_up_to()]).unwrap_or_default()
-            }
-            Err(error) if error.error_len().is_some() => {
-                let head = chunk[..chunk.len().min(CHARACTER_BYTES)].to_vec();
-                let shown = [self.excerpt(), &head].concat();
-                let message = "the text is not UTF-8";
-                return Err(Rejection::because(Reason::InvalidEncoding, message)
-                    .with_excerpt(&shown)
-                    .into());
-            }
-            Err(_) if chunk.len() < whole.len() => return Err(too_large(self.limits).into()),
-            Err(_) => return Err(malformed("the file ends inside a character").into()),
-        };
-        let taken = text.len();
-        self.window.push_str(text);
-        self.is_over = taken == 0;
-        self.stream.consume(taken);
-        Ok(())
-    }
-
-    fn count_to(&mut self, index: usize) {
-        self.counted
-            .advance(&self.window.as_bytes()[self.counted_to..index]);
-        self.counted_to = index;
     }
 }
 
