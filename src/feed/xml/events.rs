@@ -1,9 +1,9 @@
 //! Well-formed XML, event by event.
 //!
-//! In: the decoded stream. Out: elements and text, references resolved, CDATA and text alike; comments, processing instructions and
-//! the DOCTYPE with its internal subset are passed over and nothing is ever fetched. Promise: what quick-xml leaves to its caller is
-//! checked here (one root, nothing around it, everything closed, names, characters, depth), so that whether a file is
-//! well-formed does not depend on what is asked of it. Only the attributes of elements nobody asked for go unread.
+//! In: the pieces of the document. Out: elements and text, references resolved, CDATA and text alike; comments, processing instructions and
+//! the DOCTYPE with its internal subset are passed over and nothing is ever fetched. Promise: one root, nothing around it, everything
+//! closed, and limits on depth, names and attributes; whether a file is well-formed does not depend on what is asked of it. Only the
+//! attributes of elements nobody asked for go unread.
 
 use std::borrow::Cow;
 
