@@ -31,6 +31,10 @@ down *arguments:
 bench *arguments:
     eval "$(deploy/local/up --name bench --no-webhook)" && cargo bench --locked {{ arguments }}
 
+# measure the conversion engine beside the parsers it is made of; a word picks figures by name
+bench-feed *arguments:
+    cargo bench --locked --bench feed -- {{ arguments }}
+
 # licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny --all-features check

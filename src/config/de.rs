@@ -323,7 +323,7 @@ mod tests {
             error(&feeds(
                 "name = 'nsx', match = 'm', fields = { a = { each = 'x', fields = { b = 7 } } }"
             )),
-            r#"feedmill.toml: feeds[2] ("nsx"): fields.a.fields.b: expected a path, or a table with `path`, `each` or `fields`, found 7"#
+            r#"feedmill.toml: feeds[2] ("nsx"): fields.a.fields.b: expected a path, or a table with `path`, `each`, `fields` or `const`, found 7"#
         );
     }
 

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde::{Serialize, Serializer};
 
-use crate::feed::spec::{FieldSpec, Fields, Scalar, ValueSpec, ValueType};
+use crate::feed::spec::{FieldSpec, Fields, Scalar, Take, ValueSpec, ValueType};
 
 pub(super) fn as_written<S: Serializer>(
     fields: &Option<Fields>,
@@ -29,12 +29,18 @@ enum Written<'a> {
 #[derive(Default, Serialize)]
 struct Table<'a> {
     path: Option<&'a str>,
+    #[serde(rename = "const")]
+    constant: Option<&'a Scalar>,
     each: Option<&'a str>,
     key: Option<&'a str>,
     value: Option<&'a str>,
     fields: Option<IndexMap<&'a str, Written<'a>>>,
     #[serde(rename = "type")]
     kind: Option<ValueType>,
+    from: Option<&'a [String]>,
+    to: Option<&'a str>,
+    join: Option<&'a str>,
+    take: Option<Take>,
     default: Option<&'a Scalar>,
     required: Option<bool>,
     trim: Option<bool>,
@@ -49,6 +55,16 @@ impl<'a> From<&'a FieldSpec> for Written<'a> {
             }
             FieldSpec::Value(value) => Table {
                 path: Some(&value.path),
+                ..modifiers(value)
+            },
+            FieldSpec::Constant(value) => Table {
+                constant: Some(value),
+                ..Table::default()
+            },
+            FieldSpec::Joined { each, value, join } => Table {
+                each: Some(each),
+                value: Some(value.path.as_str()).filter(|path| *path != "."),
+                join: Some(join),
                 ..modifiers(value)
             },
             FieldSpec::List { each, value } => Table {
@@ -85,6 +101,9 @@ impl<'a> From<&'a FieldSpec> for Written<'a> {
 fn modifiers(value: &ValueSpec) -> Table<'_> {
     Table {
         kind: value.kind,
+        from: Some(value.from.as_slice()).filter(|from| !from.is_empty()),
+        to: value.to.as_deref(),
+        take: Some(value.take).filter(|take| !take.is_first()),
         default: value.default.as_ref(),
         required: said(value.required),
         trim: said(value.trim),

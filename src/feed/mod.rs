@@ -25,6 +25,7 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 mod warnings;
+mod window;
 mod write;
 mod xml;
 
@@ -33,7 +34,7 @@ use std::io::{Read, Write};
 pub use container::is_packed;
 use container::{Documents, Stream};
 pub use csv::DialectError;
-pub use fields::{FieldError, TypeError};
+pub use fields::{DateFormatError, FieldError, TypeError};
 pub use limits::Limits;
 use plan::Mapping;
 pub use plan::{Plan, PlanError};
@@ -76,7 +77,7 @@ const SNIFF_BYTES: usize = 4 << 10;
 /// On an error, what `output` has got is a part and no result; it must not become visible to anybody.
 pub fn convert(
     plan: &Plan,
-    _source: &Source,
+    source: &Source,
     mut input: impl Read,
     mut output: impl Write,
 ) -> Result<Summary, ConvertError> {
@@ -85,7 +86,7 @@ pub fn convert(
     let mut is_empty = true;
     while let Some(mut document) = documents.next()? {
         is_empty = false;
-        convert_document(plan, &mut document, &mut records)
+        convert_document(plan, source, &mut document, &mut records)
             .map_err(|error| document.name(error))?;
     }
     if is_empty {
@@ -104,6 +105,7 @@ pub fn convert(
 /// Converts what is one file, or one entry of a zip, and nothing in it a container any more.
 fn convert_document<'p>(
     plan: &'p Plan,
+    source: &'p Source,
     document: &mut Stream<'p>,
     records: &mut Records<'_>,
 ) -> Result<(), ConvertError> {
@@ -112,12 +114,13 @@ fn convert_document<'p>(
         Format::Json => convert_json(
             json::Source::Document(&plan.record.keys),
             plan,
+            source,
             document,
             records,
         ),
-        Format::JsonLines => convert_json(json::Source::Lines, plan, document, records),
-        Format::Csv | Format::Tsv => convert_csv(plan, document, records),
-        Format::Xml | Format::Auto => convert_xml(plan, document, records),
+        Format::JsonLines => convert_json(json::Source::Lines, plan, source, document, records),
+        Format::Csv | Format::Tsv => convert_csv(plan, source, document, records),
+        Format::Xml | Format::Auto => convert_xml(plan, source, document, records),
     }
 }
 
@@ -152,10 +155,11 @@ fn format_of(stream: &mut Stream<'_>, plan: &Plan) -> Result<Format, ConvertErro
 
 fn convert_xml<'p>(
     plan: &'p Plan,
+    source: &'p Source,
     stream: &mut Stream<'p>,
     records: &mut Records<'_>,
 ) -> Result<(), ConvertError> {
-    let source = xml::Source {
+    let places = xml::Source {
         record: &plan.record.elements,
         must_match: plan.record.is_given,
         namespaces: &plan.namespaces,
@@ -163,14 +167,14 @@ fn convert_xml<'p>(
     };
     match &plan.mapping {
         Mapping::Whole(arrays) => xml::convert(
-            source,
+            places,
             &mut xml::Whole::new(arrays, &plan.limits),
             stream,
             records,
         ),
         Mapping::Fields(fields) => xml::convert(
-            source,
-            &mut fields::Capture::new(fields, &plan.limits),
+            places,
+            &mut fields::Capture::new(fields, source, &plan.limits),
             stream,
             records,
         ),
@@ -178,28 +182,30 @@ fn convert_xml<'p>(
 }
 
 fn convert_json<'p>(
-    source: json::Source<'p>,
+    places: json::Source<'p>,
     plan: &'p Plan,
+    source: &'p Source,
     stream: &mut Stream<'p>,
     records: &mut Records<'_>,
 ) -> Result<(), ConvertError> {
     let mapping = match &plan.mapping {
         Mapping::Whole(_) => json::Mapping::Whole,
         Mapping::Fields(fields) => {
-            json::Mapping::Fields(fields::Capture::new(fields, &plan.limits))
+            json::Mapping::Fields(fields::Capture::new(fields, source, &plan.limits))
         }
     };
-    json::convert(source, mapping, &plan.limits, stream, records)
+    json::convert(places, mapping, &plan.limits, stream, records)
 }
 
 fn convert_csv<'p>(
     plan: &'p Plan,
+    source: &'p Source,
     stream: &mut Stream<'p>,
     records: &mut Records<'_>,
 ) -> Result<(), ConvertError> {
     let capture = match &plan.mapping {
         Mapping::Whole(_) => None,
-        Mapping::Fields(fields) => Some(fields::Capture::new(fields, &plan.limits)),
+        Mapping::Fields(fields) => Some(fields::Capture::new(fields, source, &plan.limits)),
     };
     csv::convert(&plan.csv, capture, &plan.limits, stream, records)
 }

@@ -14,6 +14,10 @@
 //! shipping = { each = "g:shipping", fields = { country = "g:country" } } # a list of objects
 //! images   = { each = "img", key = "image_{@type}", value = "@url", fill_gaps = true }
 //! seller   = { fields = { name = "g:seller" } }                         # an object of the same record's values
+//! tags     = { each = "g:label", join = ", " }                          # one text
+//! sale_end = { path = "g:sale_end", type = "date", from = ["%d.%m.%Y", "%Y-%m-%d"] }
+//! source   = "$source.key"                                              # bucket, key, etag, last_modified or feed
+//! version  = { const = 2 }
 //! ```
 
 use std::collections::BTreeMap;
@@ -159,10 +163,19 @@ pub enum OutputFormat {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FieldSpec {
-    /// `"path"` or `{ path, type, default, required, trim }`: the first value found.
+    /// `"path"` or `{ path, take, type, default, required, trim }`: the first value found, or the last one.
     Value(ValueSpec),
+    /// `{ const }`: the same in every record.
+    Constant(Scalar),
     /// `{ each }`, `{ each, value }`: an array with one value for each element found. `value` takes `type` and `trim` beside it.
     List { each: String, value: ValueSpec },
+    /// `{ each, join }`, `{ each, value, join }`: one text, `join` standing between the values found; empty ones are left out.
+    /// Takes `default`, `required` and `trim`.
+    Joined {
+        each: String,
+        value: ValueSpec,
+        join: String,
+    },
     /// `{ each, fields }`: an array with one object for each element found.
     Objects { each: String, fields: Fields },
     /// `{ each, key, value, fill_gaps }`: one object with a key for each element found; of equal keys the first wins.
@@ -182,17 +195,40 @@ pub enum FieldSpec {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ValueSpec {
     /// Names joined by `/`, the last of which may be an attribute (`@id`); `.` is the element itself. The value of an element is
-    /// all text inside it.
+    /// all text inside it. `$source.bucket`, `.key`, `.etag`, `.last_modified` and `.feed` are what is known of the file.
     pub path: String,
+    #[serde(skip_serializing_if = "Take::is_first")]
+    pub take: Take,
     /// Without it, XML gives strings and JSON gives what stands there.
     #[serde(rename = "type")]
     pub kind: Option<ValueType>,
+    /// For dates: the forms a value may have, in strptime's language, tried in this order; ISO 8601 unless said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
+    /// For dates: the form that is written, in strftime's language; ISO 8601 with what is known unless said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
     /// Taken where the value is missing; null unless said.
     pub default: Option<Scalar>,
     /// A record without the value, or with an empty one, is rejected (`missing_field`).
     pub required: bool,
     /// White space around the value is cut. Numbers and booleans are read without it anyway.
     pub trim: bool,
+}
+
+/// Which of several values counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Take {
+    #[default]
+    First,
+    Last,
+}
+
+impl Take {
+    pub fn is_first(&self) -> bool {
+        *self == Self::First
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +240,8 @@ pub enum ValueType {
     Decimal,
     /// `true`, `false`, `1` or `0`, in any case.
     Boolean,
+    /// A date, or a date and time, written as text. It is never moved to another time zone: `from` reads it, `to` writes it.
+    Date,
 }
 
 /// A constant in the configuration.
@@ -232,7 +270,10 @@ impl ValueSpec {
     pub fn at(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
+            take: Take::First,
             kind: None,
+            from: Vec::new(),
+            to: None,
             default: None,
             required: false,
             trim: false,
@@ -248,7 +289,7 @@ impl<'de> Deserialize<'de> for FieldSpec {
             type Value = FieldSpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path, or a table with `path`, `each` or `fields`")
+                f.write_str("a path, or a table with `path`, `each`, `fields` or `const`")
             }
 
             fn visit_str<E>(self, path: &str) -> Result<FieldSpec, E> {
@@ -273,30 +314,58 @@ struct Table {
     path: Option<String>,
     each: Option<String>,
     fields: Option<Fields>,
+    #[serde(rename = "const")]
+    constant: Option<Scalar>,
+    take: Option<Take>,
+    join: Option<String>,
     key: Option<String>,
     value: Option<String>,
     fill_gaps: Option<bool>,
     #[serde(rename = "type")]
     kind: Option<ValueType>,
+    from: Option<OneOrMore>,
+    to: Option<String>,
     default: Option<Scalar>,
     required: Option<bool>,
     trim: Option<bool>,
 }
 
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a form of a date, or a list of them")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl From<OneOrMore> for Vec<String> {
+    fn from(texts: OneOrMore) -> Self {
+        match texts {
+            OneOrMore::One(text) => vec![text],
+            OneOrMore::More(texts) => texts,
+        }
+    }
+}
+
 impl Table {
     fn into_field(mut self) -> Result<FieldSpec, String> {
+        let constant = self.constant.take().map(FieldSpec::Constant);
         let field = match (self.path.take(), self.each.take(), self.fields.take()) {
+            (None, None, None) => {
+                constant.ok_or("a field needs `path`, `each`, `fields` or `const`")?
+            }
+            _ if constant.is_some() => return Err("`const` stands alone".into()),
             (Some(path), None, None) => FieldSpec::Value(ValueSpec {
-                default: self.default.take(),
-                required: self.required.take().unwrap_or_default(),
-                ..self.take_value(path)
+                take: self.take.take().unwrap_or_default(),
+                ..self.take_whole_value(path)
             }),
             (None, Some(each), Some(fields)) => FieldSpec::Objects { each, fields },
             (None, Some(each), None) => self.take_each(each)?,
             (None, None, Some(fields)) => FieldSpec::Object { fields },
-            (None, None, None) => return Err("a field needs `path`, `each` or `fields`".into()),
             (Some(_), _, _) => return Err("`path` goes with neither `each` nor `fields`".into()),
         };
+        if self.from.is_some() || self.to.is_some() {
+            return Err("`from` and `to` are the forms of a date, with `type = \"date\"`".into());
+        }
         match self.left_over() {
             None => Ok(field),
             Some(key) => Err(format!("`{key}` does not go with {}", field.shape())),
@@ -306,6 +375,14 @@ impl Table {
     fn take_each(&mut self, each: String) -> Result<FieldSpec, String> {
         let value = self.value.take();
         match (self.key.take(), value) {
+            _ if self.join.is_some() && self.kind.is_some() => {
+                Err("`type` does not go with `join`: what is joined is text".into())
+            }
+            (None, value) if self.join.is_some() => Ok(FieldSpec::Joined {
+                each,
+                join: self.join.take().unwrap_or_default(),
+                value: self.take_whole_value(value.unwrap_or_else(|| ".".into())),
+            }),
             (None, value) => Ok(FieldSpec::List {
                 each,
                 value: self.take_value(value.unwrap_or_else(|| ".".into())),
@@ -322,9 +399,25 @@ impl Table {
         }
     }
 
-    fn take_value(&mut self, path: String) -> ValueSpec {
+    /// With what only makes sense where a missing value does not keep its place in a list.
+    fn take_whole_value(&mut self, path: String) -> ValueSpec {
         ValueSpec {
-            kind: self.kind.take(),
+            default: self.default.take(),
+            required: self.required.take().unwrap_or_default(),
+            ..self.take_value(path)
+        }
+    }
+
+    fn take_value(&mut self, path: String) -> ValueSpec {
+        let kind = self.kind.take();
+        let (from, to) = match kind {
+            Some(ValueType::Date) => (self.from.take(), self.to.take()),
+            _ => (None, None),
+        };
+        ValueSpec {
+            kind,
+            from: from.map(Vec::from).unwrap_or_default(),
+            to,
             trim: self.trim.take().unwrap_or_default(),
             ..ValueSpec::at(path)
         }
@@ -333,6 +426,8 @@ impl Table {
     /// A key that the kind of field has no use for.
     fn left_over(&self) -> Option<&'static str> {
         [
+            (self.take.is_some(), "take"),
+            (self.join.is_some(), "join"),
             (self.key.is_some(), "key"),
             (self.value.is_some(), "value"),
             (self.fill_gaps.is_some(), "fill_gaps"),
@@ -350,7 +445,9 @@ impl FieldSpec {
     fn shape(&self) -> &'static str {
         match self {
             Self::Value(_) => "`path`",
+            Self::Constant(_) => "`const`",
             Self::List { .. } => "`each` alone",
+            Self::Joined { .. } => "`each` and `join`",
             Self::Objects { .. } => "`each` and `fields`",
             Self::Keyed { .. } => "`each` and `key`",
             Self::Object { .. } => "`fields` alone",
@@ -401,15 +498,37 @@ mod tests {
             field(r#"{ fields = { b = "c" } }"#),
             Ok(FieldSpec::Object { .. })
         ));
+        assert!(matches!(
+            field(r#"{ each = "a", value = "@b", join = ", ", required = true, trim = true }"#),
+            Ok(FieldSpec::Joined { join, value, .. }) if join == ", " && value.required && value.trim
+        ));
+        assert_eq!(
+            field("{ const = 7 }"),
+            Ok(FieldSpec::Constant(Scalar::Integer(7)))
+        );
+        assert!(matches!(
+            field(r#"{ path = "a", take = "last" }"#),
+            Ok(FieldSpec::Value(ValueSpec {
+                take: Take::Last,
+                ..
+            }))
+        ));
+        assert_eq!(
+            field(r#"{ path = "a", type = "date", from = "%Y" }"#),
+            field(r#"{ path = "a", type = "date", from = ["%Y"] }"#)
+        );
     }
 
     #[test]
     fn what_is_wrong_with_a_field_is_named() {
-        let message = |text| field(text).unwrap_err();
+        let message = |text: &str| field(text).unwrap_err();
         assert!(
             message(r#"{ pth = "a" }"#).contains("unknown field `pth`, expected one of `path`")
         );
-        assert_eq!(message("{}"), "a field needs `path`, `each` or `fields`");
+        assert_eq!(
+            message("{}"),
+            "a field needs `path`, `each`, `fields` or `const`"
+        );
         assert_eq!(
             message(r#"{ path = "a", each = "b" }"#),
             "`path` goes with neither `each` nor `fields`"
@@ -423,6 +542,27 @@ mod tests {
             "`required` does not go with `each` alone"
         );
         assert!(message(r#"{ each = "a", key = "b" }"#).contains("`key` needs `value`"));
+        assert_eq!(
+            message(r#"{ const = 1, path = "a" }"#),
+            "`const` stands alone"
+        );
+        assert_eq!(
+            message(r#"{ const = 1, trim = true }"#),
+            "`trim` does not go with `const`"
+        );
+        assert_eq!(
+            message(r#"{ path = "a", join = ", " }"#),
+            "`join` does not go with `path`"
+        );
+        assert!(message(r#"{ each = "a", join = ",", type = "integer" }"#).contains("is text"));
+        assert_eq!(
+            message(r#"{ each = "a", take = "last" }"#),
+            "`take` does not go with `each` alone"
+        );
+        for forms in [r#"from = "%Y""#, r#"to = "%Y""#] {
+            let table = format!(r#"{{ path = "a", {forms}, type = "string" }}"#);
+            assert!(message(&table).contains("`type = \"date\"`"));
+        }
         assert!(message(r#"{ path = "a", type = "int" }"#).contains("unknown variant `int`"));
         assert!(
             message(r#"{ path = "a", default = [] }"#).contains("a string, a number or a boolean")

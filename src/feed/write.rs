@@ -119,6 +119,11 @@ impl Record<'_> {
         self.check()
     }
 
+    pub fn number(&mut self, number: u32) -> Result<(), ConvertError> {
+        write!(self.json, "{number}").map_err(ConvertError::Write)?;
+        self.check()
+    }
+
     /// Text as a JSON string.
     #[inline]
     pub fn string(&mut self, text: &str) -> Result<(), ConvertError> {

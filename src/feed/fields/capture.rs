@@ -2,7 +2,8 @@
 
 use std::mem::size_of;
 
-use super::{LINK, Mapping, RECORD_STEP, ScopeId, StepId, Target};
+use super::{LINK, Mapping, Origin, RECORD_STEP, ScopeId, StepId, Target};
+use crate::feed::Source;
 use crate::feed::container::too_large;
 use crate::feed::limits::Limits;
 use crate::feed::names::{NameTest, Namespace};
@@ -47,6 +48,7 @@ pub enum Content {
 /// The values of one record. Its buffers are reused from record to record.
 pub struct Capture<'p> {
     mapping: &'p Mapping,
+    source: &'p Source,
     limits: &'p Limits,
     slots: Vec<Slot>,
     /// The open frame of each scope.
@@ -69,9 +71,10 @@ struct Open {
 }
 
 impl<'p> Capture<'p> {
-    pub fn new(mapping: &'p Mapping, limits: &'p Limits) -> Self {
+    pub fn new(mapping: &'p Mapping, source: &'p Source, limits: &'p Limits) -> Self {
         Self {
             mapping,
+            source,
             limits,
             slots: Vec::new(),
             frames: vec![0; mapping.scopes.len()],
@@ -107,6 +110,12 @@ impl<'p> Capture<'p> {
         }
     }
 
+    #[inline]
+    fn find_element(&self, element: Element<'_>) -> Option<StepId> {
+        let (name, namespace) = (element.name(), element.namespace());
+        self.find(|test| test.matches(name, namespace))
+    }
+
     pub fn find_key(&self, key: &str) -> Option<StepId> {
         self.find(|test| test.matches(key, Namespace::Undeclared))
     }
@@ -119,7 +128,7 @@ impl<'p> Capture<'p> {
         let values = &mapping.step(step).values;
         let is_listening = values
             .iter()
-            .any(|&target| matches!(*self.slot_mut(target), Slot::Empty));
+            .any(|&target| target.takes_last || matches!(*self.slot_mut(target), Slot::Empty));
         self.listening += usize::from(is_listening);
         self.open.push(Open {
             step,
@@ -175,10 +184,9 @@ impl<'p> Capture<'p> {
         Ok(())
     }
 
-    /// The first value wins.
     fn fill(&mut self, target: Target, value: Slot) {
         let slot = self.slot_mut(target);
-        if matches!(slot, Slot::Empty) {
+        if target.takes_last || matches!(slot, Slot::Empty) {
             *slot = value;
         }
     }
@@ -266,8 +274,12 @@ impl<'p> Capture<'p> {
         })
     }
 
-    /// The value in a slot, unless it is missing.
-    pub(super) fn text(&self, frame: Frame, slot: usize) -> Option<&str> {
+    /// The value that comes from `origin`, unless it is missing.
+    pub(super) fn text(&self, frame: Frame, origin: Origin) -> Option<&str> {
+        let slot = match origin {
+            Origin::Slot(slot) => slot,
+            Origin::Source(part) => return part(self.source),
+        };
         let (buffer, span) = match self.slot(frame, slot) {
             Slot::Text(span) | Slot::Literal(span) => (&self.text, span),
             Slot::Attribute(span) => (&self.attributes, span),
@@ -286,7 +298,7 @@ impl xml::Mapping for Capture<'_> {
     fn start(&mut self, element: Element<'_>) -> Result<(), ConvertError> {
         // Elements are entered only inside entered ones, so if all open ones are, the parent is.
         if self.open.len() == self.depth
-            && let Some(step) = self.find(|test| element.is(test))
+            && let Some(step) = self.find_element(element)
         {
             self.enter(step)?;
             self.take_attributes(step, element)?;

@@ -1,12 +1,14 @@
 //! `fields` tables to a [`Mapping`].
 
-use super::value::{self, TypeError};
+use super::date::{DateFormat, DateFormatError};
+use super::value::{self, Kind, TypeError};
 use super::{
-    Keyed, LINK, Mapping, Object, Output, RECORD_SCOPE, RECORD_STEP, Scalar, Scope, ScopeId, Step,
-    StepId, Target, Template,
+    Joined, Keyed, LINK, Mapping, Object, Origin, Output, RECORD_SCOPE, RECORD_STEP, Scalar, Scope,
+    ScopeId, Step, StepId, Target, Template,
 };
+use crate::feed::Source;
 use crate::feed::names::{NameTest, Namespaces};
-use crate::feed::spec::{FieldSpec, Fields, ValueSpec};
+use crate::feed::spec::{self, FieldSpec, Fields, Take, ValueSpec, ValueType};
 use crate::feed::write::json_string;
 
 /// What is wrong with one field.
@@ -22,6 +24,12 @@ pub enum FieldError {
     GapsNeedOneNumber(String, usize),
     #[error("the default {value:?} does not fit the type")]
     BadDefault { value: String, source: TypeError },
+    #[error(transparent)]
+    DateFormat(#[from] DateFormatError),
+    #[error(
+        "{0:?} is nothing that is known of a source: `$source` has bucket, key, etag, last_modified and feed"
+    )]
+    NotOfSource(String),
     #[error("a required value has no use for a default")]
     RequiredWithDefault,
     #[error("an object needs at least one field")]
@@ -101,11 +109,20 @@ impl Compiler<'_> {
                 .scalar(value, context)
                 .map(Output::Scalar)
                 .map_err(here),
+            FieldSpec::Constant(value) => Ok(Output::Constant(scalar_json(value))),
             FieldSpec::Object { fields } => self.object(fields, context).map(Output::Object),
             FieldSpec::List { each, value } => {
                 let (slot, item) = self.each(each, context).map_err(here)?;
                 let item = Box::new(Output::Scalar(self.scalar(value, &item).map_err(here)?));
                 Ok(Output::List { slot, item })
+            }
+            FieldSpec::Joined { each, value, join } => {
+                let (slot, item) = self.each(each, context).map_err(here)?;
+                Ok(Output::Joined(Joined {
+                    slot,
+                    value: self.scalar(value, &item).map_err(here)?,
+                    separator: join.clone(),
+                }))
             }
             FieldSpec::Objects { each, fields } => {
                 let (slot, item) = self.each(each, context).map_err(here)?;
@@ -141,11 +158,15 @@ impl Compiler<'_> {
         if value.required && value.default.is_some() {
             return Err(FieldError::RequiredWithDefault);
         }
+        let kind = value
+            .kind
+            .map(|kind| compile_kind(kind, value))
+            .transpose()?;
         Ok(Scalar {
-            slot: self.slot_of(&value.path, context)?,
+            origin: self.origin(&value.path, value.take, context)?,
             path: join(&context.path, &value.path),
-            kind: value.kind,
-            default: default_json(value)?,
+            default: default_json(value, kind.as_ref())?,
+            kind,
             is_required: value.required,
             trim: value.trim,
         })
@@ -181,7 +202,7 @@ impl Compiler<'_> {
             if literal.contains('}') || path.is_empty() {
                 return Err(bad());
             }
-            pieces.push((literal.to_owned(), self.slot_of(path, context)?));
+            pieces.push((literal.to_owned(), self.origin(path, Take::First, context)?));
             rest = after;
         }
         if rest.contains('}') {
@@ -193,13 +214,25 @@ impl Compiler<'_> {
         })
     }
 
+    fn origin(&mut self, path: &str, take: Take, context: &Context) -> Result<Origin, FieldError> {
+        match path.strip_prefix("$source") {
+            Some(part) if part.is_empty() || part.starts_with('.') => part_of_source(part)
+                .map(Origin::Source)
+                .ok_or_else(|| FieldError::NotOfSource(path.to_owned())),
+            _ => self.slot_of(path, take, context).map(Origin::Slot),
+        }
+    }
+
     /// A slot for the value at `path`.
-    fn slot_of(&mut self, path: &str, context: &Context) -> Result<usize, FieldError> {
+    fn slot_of(&mut self, path: &str, take: Take, context: &Context) -> Result<usize, FieldError> {
         let Path {
             elements,
             attribute,
         } = self.parse(path)?;
-        let target = self.new_slot(context.scope);
+        let target = Target {
+            takes_last: take == Take::Last,
+            ..self.new_slot(context.scope)
+        };
         let step = self.step_at(context.step, elements);
         match attribute {
             None => self.steps[step.0].values.push(target),
@@ -220,6 +253,7 @@ impl Compiler<'_> {
         Target {
             scope,
             slot: *slots - 1,
+            takes_last: false,
         }
     }
 
@@ -307,18 +341,40 @@ fn join(base: &str, path: &str) -> String {
     }
 }
 
-fn default_json(value: &ValueSpec) -> Result<String, FieldError> {
-    let Some(default) = &value.default else {
-        return Ok("null".to_owned());
-    };
-    let text = default.to_string();
-    let Some(kind) = value.kind else {
-        return Ok(serde_json::to_value(default).map_or("null".to_owned(), |json| json.to_string()));
-    };
-    value::to_json(kind, &text).map_err(|source| FieldError::BadDefault {
-        value: text,
-        source,
+fn part_of_source(part: &str) -> Option<fn(&Source) -> Option<&str>> {
+    Some(match part {
+        ".bucket" => |source| Some(&source.bucket),
+        ".key" => |source| Some(&source.key),
+        ".etag" => |source| Some(&source.etag),
+        ".last_modified" => |source| source.last_modified.as_deref(),
+        ".feed" => |source| Some(&source.feed),
+        _ => return None,
     })
+}
+
+fn compile_kind(kind: ValueType, value: &ValueSpec) -> Result<Kind, FieldError> {
+    Ok(match kind {
+        ValueType::String => Kind::String,
+        ValueType::Integer => Kind::Integer,
+        ValueType::Decimal => Kind::Decimal,
+        ValueType::Boolean => Kind::Boolean,
+        ValueType::Date => Kind::Date(DateFormat::compile(&value.from, value.to.as_deref())?),
+    })
+}
+
+fn default_json(value: &ValueSpec, kind: Option<&Kind>) -> Result<String, FieldError> {
+    match (&value.default, kind) {
+        (None, _) => Ok("null".to_owned()),
+        (Some(default), None) => Ok(scalar_json(default)),
+        (Some(default), Some(kind)) => {
+            let value = default.to_string();
+            value::to_json(kind, &value).map_err(|source| FieldError::BadDefault { value, source })
+        }
+    }
+}
+
+fn scalar_json(scalar: &spec::Scalar) -> String {
+    serde_json::to_value(scalar).map_or("null".to_owned(), |json| json.to_string())
 }
 
 #[cfg(test)]
@@ -361,6 +417,18 @@ mod tests {
             Some("x.y.z")
         );
         assert!(error("x = { fields = {} }").contains("at least one"));
+        for path in ["$source", "$source.", "$source.keys", "$source.key/a"] {
+            assert!(
+                error(&format!("x = '{path}'")).contains("nothing that is known of a source"),
+                "{path}"
+            );
+        }
+        let form = error("x.fields.y = { path = 'a', type = 'date', from = ['%Y-%m-%d', '%H'] }");
+        assert!(form.starts_with("x.y: \"%H\" is not a form of a date"));
+        assert!(
+            error("x = { path = 'a', type = 'date', default = 'soon' }")
+                .contains("default \"soon\"")
+        );
     }
 
     #[test]

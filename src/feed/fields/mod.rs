@@ -5,15 +5,18 @@
 
 mod capture;
 mod compile;
+mod date;
 mod value;
 mod write;
 
 pub use capture::{Capture, Content};
 pub use compile::{FieldError, is_path_name};
+pub use date::DateFormatError;
 pub use value::TypeError;
 
+use super::Source;
 use super::names::NameTest;
-use super::spec::ValueType;
+use value::Kind;
 
 /// A compiled mapping.
 #[derive(Debug)]
@@ -53,6 +56,16 @@ const RECORD_SCOPE: ScopeId = ScopeId(0);
 struct Target {
     scope: ScopeId,
     slot: usize,
+    /// Of several values the last one stays, not the first.
+    takes_last: bool,
+}
+
+/// Where a scalar comes from.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    Slot(usize),
+    /// Known before the file is read.
+    Source(fn(&Source) -> Option<&str>),
 }
 
 /// The elements of one `each`, or the record.
@@ -71,8 +84,14 @@ const LINK: usize = 0;
 #[derive(Debug)]
 enum Output {
     Scalar(Scalar),
+    /// JSON as it stands.
+    Constant(String),
     Object(Object),
-    List { slot: usize, item: Box<Output> },
+    List {
+        slot: usize,
+        item: Box<Output>,
+    },
+    Joined(Joined),
     Keyed(Keyed),
 }
 
@@ -81,10 +100,10 @@ type Object = Vec<(String, Output)>;
 
 #[derive(Debug)]
 struct Scalar {
-    slot: usize,
+    origin: Origin,
     /// Relative to the record, for rejections.
     path: String,
-    kind: Option<ValueType>,
+    kind: Option<Kind>,
     /// JSON for a missing value.
     default: String,
     is_required: bool,
@@ -101,10 +120,18 @@ struct Keyed {
     fill_gaps: bool,
 }
 
-/// Text with slots in it: each piece is literal text and, but for the last, the slot after it.
+/// The texts of a list as one; `value` says what each is, and what is missing when there is none.
+#[derive(Debug)]
+struct Joined {
+    slot: usize,
+    value: Scalar,
+    separator: String,
+}
+
+/// Text with values in it: each piece is literal text and, but for the last, where the value after it comes from.
 #[derive(Debug)]
 struct Template {
-    pieces: Vec<(String, usize)>,
+    pieces: Vec<(String, Origin)>,
     tail: String,
 }
 

@@ -1,7 +1,17 @@
 //! Text to JSON by type. Numbers keep the digits they came with: they are checked, never computed.
 
-use crate::feed::spec::ValueType;
+use super::date::DateFormat;
 use crate::feed::write::json_string;
+
+/// The type of a value, compiled.
+#[derive(Debug)]
+pub enum Kind {
+    String,
+    Integer,
+    Decimal,
+    Boolean,
+    Date(DateFormat),
+}
 
 /// A text that is not of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,18 +22,26 @@ pub enum TypeError {
     NotADecimal,
     #[error("not a boolean")]
     NotABoolean,
+    #[error(
+        "not a date in any of the forms it may have, or lacks a part that the output's form asks for"
+    )]
+    NotADate,
 }
 
-/// The JSON of `text`; white space around numbers and booleans is passed over.
-pub fn to_json(kind: ValueType, text: &str) -> Result<String, TypeError> {
+/// The JSON of `text`; white space around all but strings is passed over.
+pub fn to_json(kind: &Kind, text: &str) -> Result<String, TypeError> {
     let word = text.trim();
     match kind {
-        ValueType::String => Ok(json_string(text)),
-        ValueType::Integer => integer(word).ok_or(TypeError::NotAnInteger),
-        ValueType::Decimal => decimal(word).ok_or(TypeError::NotADecimal),
-        ValueType::Boolean => boolean(word)
+        Kind::String => Ok(json_string(text)),
+        Kind::Integer => integer(word).ok_or(TypeError::NotAnInteger),
+        Kind::Decimal => decimal(word).ok_or(TypeError::NotADecimal),
+        Kind::Boolean => boolean(word)
             .map(str::to_owned)
             .ok_or(TypeError::NotABoolean),
+        Kind::Date(format) => format
+            .convert(word)
+            .map(|date| json_string(&date))
+            .ok_or(TypeError::NotADate),
     }
 }
 
@@ -86,24 +104,24 @@ fn without_zeros(digits: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn accepted(kind: ValueType, text: &str) -> String {
+    fn accepted(kind: &Kind, text: &str) -> String {
         to_json(kind, text).unwrap()
     }
 
     #[test]
     fn numbers_keep_their_digits_and_become_valid_json() {
-        assert_eq!(accepted(ValueType::Decimal, " 79.90\n"), "79.90");
-        assert_eq!(accepted(ValueType::Decimal, "+007.50"), "7.50");
-        assert_eq!(accepted(ValueType::Decimal, "-.5"), "-0.5");
-        assert_eq!(accepted(ValueType::Decimal, "1e5"), "1e5");
-        assert_eq!(accepted(ValueType::Decimal, "1.0E-2"), "1.0E-2");
-        assert_eq!(accepted(ValueType::Integer, "00"), "0");
+        assert_eq!(accepted(&Kind::Decimal, " 79.90\n"), "79.90");
+        assert_eq!(accepted(&Kind::Decimal, "+007.50"), "7.50");
+        assert_eq!(accepted(&Kind::Decimal, "-.5"), "-0.5");
+        assert_eq!(accepted(&Kind::Decimal, "1e5"), "1e5");
+        assert_eq!(accepted(&Kind::Decimal, "1.0E-2"), "1.0E-2");
+        assert_eq!(accepted(&Kind::Integer, "00"), "0");
         assert_eq!(
-            accepted(ValueType::Integer, "-12345678901234567890123"),
+            accepted(&Kind::Integer, "-12345678901234567890123"),
             "-12345678901234567890123"
         );
         for text in ["79.90", "7", "-0.5", "1e5", "1.0E-2"] {
-            let json = accepted(ValueType::Decimal, text);
+            let json = accepted(&Kind::Decimal, text);
             assert!(serde_json::from_str::<serde_json::Number>(&json).is_ok());
         }
     }
@@ -115,14 +133,14 @@ mod tests {
             "٣",
         ] {
             assert_eq!(
-                to_json(ValueType::Decimal, text),
+                to_json(&Kind::Decimal, text),
                 Err(TypeError::NotADecimal),
                 "{text}"
             );
         }
         for text in ["", "1.0", "1e3", "+", "1 2"] {
             assert_eq!(
-                to_json(ValueType::Integer, text),
+                to_json(&Kind::Integer, text),
                 Err(TypeError::NotAnInteger),
                 "{text}"
             );
@@ -137,11 +155,8 @@ mod tests {
             (" 1 ", "true"),
             ("0", "false"),
         ] {
-            assert_eq!(accepted(ValueType::Boolean, text), json);
+            assert_eq!(accepted(&Kind::Boolean, text), json);
         }
-        assert_eq!(
-            to_json(ValueType::Boolean, "yes"),
-            Err(TypeError::NotABoolean)
-        );
+        assert_eq!(to_json(&Kind::Boolean, "yes"), Err(TypeError::NotABoolean));
     }
 }

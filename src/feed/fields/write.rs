@@ -1,14 +1,11 @@
 //! The values of a record to its JSON object, in the order of the configuration.
 
-use std::collections::BTreeMap;
-
 use indexmap::IndexMap;
 
 use super::capture::{Capture, Frame, Slot};
-use super::value;
-use super::{Keyed, Output, Scalar, Template};
+use super::value::{self, Kind};
+use super::{Joined, Keyed, Origin, Output, Scalar, Template};
 use crate::feed::reject::{ConvertError, Reason, Rejection};
-use crate::feed::spec::ValueType;
 use crate::feed::write::Record;
 
 /// The frame of the record itself.
@@ -42,7 +39,9 @@ impl Capture<'_> {
     ) -> Result<(), ConvertError> {
         match output {
             Output::Scalar(scalar) => self.scalar(scalar, frame, record),
+            Output::Constant(json) => record.raw(json),
             Output::Object(object) => self.object(object, frame, record),
+            Output::Joined(joined) => self.joined(joined, frame, record),
             Output::List { slot, item } => {
                 record.raw("[")?;
                 for (index, frame) in self.frames(frame, *slot).enumerate() {
@@ -62,20 +61,16 @@ impl Capture<'_> {
         frame: Frame,
         record: &mut Record<'_>,
     ) -> Result<(), ConvertError> {
-        let text = self
-            .text(frame, scalar.slot)
-            .map(|text| if scalar.trim { text.trim() } else { text });
-        // A number that is not there is missing however its element is written; an empty string is a string.
-        let is_word = !matches!(scalar.kind, None | Some(ValueType::String));
+        let text = self.scalar_text(scalar, frame);
+        // What is not text is missing however its element is written; an empty string is a string.
+        let is_word = !matches!(scalar.kind, None | Some(Kind::String));
         let text = text.filter(|text| !(is_word && text.trim().is_empty()));
         match text {
             None | Some("") if scalar.is_required => Err(missing(scalar).into()),
             None => record.raw(&scalar.default),
-            Some(text) => match scalar.kind {
-                None if matches!(self.slot(frame, scalar.slot), Slot::Literal(_)) => {
-                    record.raw(text)
-                }
-                None | Some(ValueType::String) => record.string(text),
+            Some(text) => match &scalar.kind {
+                None if self.is_literal(scalar.origin, frame) => record.raw(text),
+                None | Some(Kind::String) => record.string(text),
                 Some(kind) => record.raw(&value::to_json(kind, text).map_err(|error| {
                     let rejection =
                         Rejection::because(Reason::InvalidValue, format!("the value is {error}"));
@@ -84,6 +79,41 @@ impl Capture<'_> {
                         .with_excerpt(text.as_bytes())
                 })?),
             },
+        }
+    }
+
+    fn scalar_text(&self, scalar: &Scalar, frame: Frame) -> Option<&str> {
+        self.text(frame, scalar.origin)
+            .map(|text| if scalar.trim { text.trim() } else { text })
+    }
+
+    fn is_literal(&self, origin: Origin, frame: Frame) -> bool {
+        matches!(origin, Origin::Slot(slot) if matches!(self.slot(frame, slot), Slot::Literal(_)))
+    }
+
+    /// Values that are missing or empty are left out; with none left, the whole is missing.
+    fn joined(
+        &self,
+        joined: &Joined,
+        frame: Frame,
+        record: &mut Record<'_>,
+    ) -> Result<(), ConvertError> {
+        let mut texts = self
+            .frames(frame, joined.slot)
+            .filter_map(|item| self.scalar_text(&joined.value, item))
+            .filter(|text| !text.is_empty());
+        match texts.next() {
+            None if joined.value.is_required => Err(missing(&joined.value).into()),
+            None => record.raw(&joined.value.default),
+            Some(first) => {
+                record.raw("\"")?;
+                record.string_part(first)?;
+                for text in texts {
+                    record.string_part(&joined.separator)?;
+                    record.string_part(text)?;
+                }
+                record.raw("\"")
+            }
         }
     }
 
@@ -115,37 +145,54 @@ impl Capture<'_> {
         frame: Frame,
         record: &mut Record<'_>,
     ) -> Result<(), ConvertError> {
-        let mut values = BTreeMap::new();
+        let mut values = Vec::new();
         for item in self.frames(frame, keyed.slot) {
-            values.entry(self.number(keyed, item)?).or_insert(item);
+            values.push((self.number(keyed, item)?, item));
         }
-        let highest = values.last_key_value().map_or(0, |(&number, _)| number);
-        let lowest = u32::from(!values.contains_key(&0));
-        record.raw("{")?;
-        for number in lowest..=highest {
-            record.raw(if number == lowest { "\"" } else { ",\"" })?;
-            record.string_part(&keyed.key.fill(&[&number.to_string()]))?;
-            record.raw("\":")?;
-            match values.get(&number) {
-                Some(&item) => self.scalar(&keyed.value, item, record)?,
+        // Sorted by number, those of one number in the order of the document.
+        values.sort();
+        let mut values = values.into_iter().peekable();
+        let mut number = values.peek().map_or(1, |&(lowest, _)| lowest.min(1));
+        let mut opening = "{\"";
+        while values.peek().is_some() {
+            record.raw(std::mem::replace(&mut opening, ",\""))?;
+            self.number_key(keyed, number, record)?;
+            match values.next_if(|&(next, _)| next == number) {
+                Some((_, item)) => self.scalar(&keyed.value, item, record)?,
                 None => record.raw("null")?,
             }
+            while values.next_if(|&(next, _)| next == number).is_some() {}
+            number += 1;
         }
-        record.raw("}")
+        record.raw(if opening == "{\"" { "{}" } else { "}" })
+    }
+
+    fn number_key(
+        &self,
+        keyed: &Keyed,
+        number: u32,
+        record: &mut Record<'_>,
+    ) -> Result<(), ConvertError> {
+        for (literal, _) in &keyed.key.pieces {
+            record.string_part(literal)?;
+            record.number(number)?;
+        }
+        record.string_part(&keyed.key.tail)?;
+        record.raw("\":")
     }
 
     fn key(&self, keyed: &Keyed, frame: Frame) -> Result<String, Box<Rejection>> {
-        let slots = keyed.key.pieces.iter().map(|(_, slot)| *slot);
-        let values: Vec<&str> = slots
-            .map(|slot| self.key_part(keyed, frame, slot))
+        let origins = keyed.key.pieces.iter().map(|(_, origin)| *origin);
+        let values: Vec<&str> = origins
+            .map(|origin| self.key_part(keyed, frame, origin))
             .collect::<Result<_, _>>()?;
         Ok(keyed.key.fill(&values))
     }
 
     fn number(&self, keyed: &Keyed, frame: Frame) -> Result<u32, Box<Rejection>> {
         let highest = self.limits().gap;
-        let (_, slot) = keyed.key.pieces[0];
-        let text = self.key_part(keyed, frame, slot)?;
+        let (_, origin) = keyed.key.pieces[0];
+        let text = self.key_part(keyed, frame, origin)?;
         let number = text.trim().parse().ok().filter(|number| *number <= highest);
         number.ok_or_else(|| {
             let message = format!("the number of a key is not one up to {highest}");
@@ -155,8 +202,13 @@ impl Capture<'_> {
         })
     }
 
-    fn key_part(&self, keyed: &Keyed, frame: Frame, slot: usize) -> Result<&str, Box<Rejection>> {
-        self.text(frame, slot).ok_or_else(|| {
+    fn key_part(
+        &self,
+        keyed: &Keyed,
+        frame: Frame,
+        origin: Origin,
+    ) -> Result<&str, Box<Rejection>> {
+        self.text(frame, origin).ok_or_else(|| {
             Rejection::because(
                 Reason::MissingField,
                 "the value that names the key is missing",

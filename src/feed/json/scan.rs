@@ -4,11 +4,10 @@
 //! passed is JSON (RFC 8259) without exceptions, wherever it stands and whether it is kept or not; numbers keep their exact text,
 //! strings are decoded and written again in one canonical form; nothing is held but one string.
 
-use std::io::BufRead;
-
 use crate::feed::container::Stream;
 use crate::feed::limits::Limits;
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection};
+use crate::feed::window::Window;
 use crate::feed::write::Record;
 
 /// Takes the pieces of a value.
@@ -41,7 +40,7 @@ impl Sink for Skip {
 }
 
 pub struct Scanner<'s, 'r> {
-    stream: &'s mut Stream<'r>,
+    window: Window<'s, 'r>,
     limits: &'r Limits,
     depth: usize,
     /// Whether all that is read belongs to one record and counts against its limit together.
@@ -52,7 +51,7 @@ pub struct Scanner<'s, 'r> {
 impl<'s, 'r> Scanner<'s, 'r> {
     pub fn new(stream: &'s mut Stream<'r>, limits: &'r Limits) -> Self {
         Self {
-            stream,
+            window: Window::new(stream, limits, Reason::MalformedJson),
             limits,
             depth: 0,
             is_in_record: false,
@@ -62,17 +61,16 @@ impl<'s, 'r> Scanner<'s, 'r> {
 
     /// Where the next byte is.
     pub fn place(&mut self) -> Place {
-        self.stream.mark();
-        self.stream.marked()
+        self.window.place()
     }
 
     /// What comes next, for a rejection.
     pub fn upcoming(&self) -> &[u8] {
-        self.stream.buffered()
+        self.window.rest().as_bytes()
     }
 
     pub fn begin_record(&mut self) {
-        self.stream.allow();
+        self.window.allow_after(0);
         self.is_in_record = true;
     }
 
@@ -81,24 +79,28 @@ impl<'s, 'r> Scanner<'s, 'r> {
     }
 
     /// Passes over white space; the byte after it, which is not taken, or `None` at the end of the file.
+    #[inline]
     pub fn next(&mut self) -> Result<Option<u8>, ConvertError> {
         loop {
             if !self.is_in_record {
-                self.stream.allow();
+                self.window.allow_after(0);
             }
-            let chunk = self.stream.fill_buf().map_err(ConvertError::from_carrier)?;
-            let Some(&first) = chunk.first() else {
-                return Ok(None);
-            };
-            if !is_space(first) {
-                return Ok(Some(first));
+            let rest = self.window.rest().as_bytes();
+            let spaces = rest.iter().take_while(|&&byte| is_space(byte)).count();
+            let next = rest.get(spaces).copied();
+            if next.is_some() || self.window.is_over() {
+                self.window.pass(spaces);
+                return Ok(next);
             }
-            let spaces = chunk
-                .iter()
-                .position(|&byte| !is_space(byte))
-                .unwrap_or(chunk.len());
-            self.stream.consume(spaces);
+            self.take_all(spaces)?;
         }
+    }
+
+    /// Takes the next `len` bytes, which are all that is at hand, and reads on.
+    fn take_all(&mut self, len: usize) -> Result<(), ConvertError> {
+        self.window.check(len)?;
+        self.window.pass(len);
+        self.window.read_on()
     }
 
     /// The next byte after white space, where the file must not end.
@@ -111,7 +113,8 @@ impl<'s, 'r> Scanner<'s, 'r> {
     pub fn take(&mut self, byte: u8) -> Result<bool, ConvertError> {
         let is_next = self.peek()? == byte;
         if is_next {
-            self.stream.consume(1);
+            self.window.check(1)?;
+            self.window.pass(1);
         }
         Ok(is_next)
     }
@@ -234,18 +237,15 @@ impl<'s, 'r> Scanner<'s, 'r> {
         self.peek()?;
         let start = out.len();
         loop {
-            let chunk = self.stream.fill_buf().map_err(ConvertError::from_carrier)?;
-            let word = chunk
-                .iter()
-                .position(|&byte| !is_literal(byte))
-                .unwrap_or(chunk.len());
-            // All of it ASCII.
-            out.extend(chunk[..word].iter().copied().map(char::from));
-            let is_over = word < chunk.len() || chunk.is_empty();
-            self.stream.consume(word);
-            if is_over {
+            let rest = self.window.rest();
+            let len = rest.bytes().take_while(|&byte| is_literal(byte)).count();
+            out.push_str(&rest[..len]);
+            if len < rest.len() || self.window.is_over() {
+                self.window.check(len)?;
+                self.window.pass(len);
                 break;
             }
+            self.take_all(len)?;
         }
         let word = &out[start..];
         if matches!(word, "true" | "false" | "null") || is_number(word) {
@@ -263,35 +263,31 @@ impl<'s, 'r> Scanner<'s, 'r> {
     /// Takes a string and appends what it stands for.
     pub fn string(&mut self, out: &mut String) -> Result<(), ConvertError> {
         self.expect(b'"')?;
-        let mut plain = std::mem::take(out).into_bytes();
-        let start = plain.len();
         loop {
-            let chunk = self.stream.fill_buf().map_err(ConvertError::from_carrier)?;
-            if chunk.is_empty() {
-                return Err(malformed("the file ends inside a string").into());
-            }
-            let run = chunk
-                .iter()
-                .position(|&byte| is_special(byte))
-                .unwrap_or(chunk.len());
-            plain.extend_from_slice(&chunk[..run]);
-            let special = chunk.get(run).copied();
-            self.stream.consume(run + usize::from(special.is_some()));
-            match special {
-                None => {}
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    let c = self.escape()?;
-                    plain.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            let rest = self.window.rest();
+            let len = plain_run(rest.as_bytes());
+            out.push_str(&rest[..len]);
+            match rest.as_bytes().get(len) {
+                None if self.window.is_over() => {
+                    return Err(malformed("the file ends inside a string").into());
                 }
-                Some(_) => return Err(malformed("a control character in a string").into()),
+                None => self.take_all(len)?,
+                Some(b'"') => {
+                    self.window.check(len + 1)?;
+                    self.window.pass(len + 1);
+                    return Ok(());
+                }
+                Some(b'\\') => {
+                    self.window.check(len + 1)?;
+                    self.window.pass(len + 1);
+                    out.push(self.escape()?);
+                }
+                Some(_) => {
+                    self.window.pass(len);
+                    return Err(malformed("a control character in a string").into());
+                }
             }
         }
-        *out = String::from_utf8(plain).map_err(|error| {
-            let bytes = &error.as_bytes()[start..];
-            Rejection::because(Reason::InvalidEncoding, "a string is not UTF-8").with_excerpt(bytes)
-        })?;
-        Ok(())
     }
 
     /// What comes after a backslash.
@@ -339,12 +335,16 @@ impl<'s, 'r> Scanner<'s, 'r> {
     }
 
     fn byte(&mut self) -> Result<u8, ConvertError> {
-        let chunk = self.stream.fill_buf().map_err(ConvertError::from_carrier)?;
-        let byte = chunk
-            .first()
-            .copied()
-            .ok_or_else(|| malformed("the file ends inside a string"))?;
-        self.stream.consume(1);
+        if self.window.rest().is_empty() {
+            self.window.read_on()?;
+        }
+        let byte = self.window.rest().bytes().next();
+        let byte = byte.ok_or_else(|| malformed("the file ends inside a string"))?;
+        if !byte.is_ascii() {
+            return Err(malformed("an escape that JSON does not have").into());
+        }
+        self.window.check(1)?;
+        self.window.pass(1);
         Ok(byte)
     }
 }
@@ -357,8 +357,24 @@ fn is_literal(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
 }
 
-fn is_special(byte: u8) -> bool {
-    byte < b' ' || byte == b'"' || byte == b'\\'
+/// How many bytes stand for themselves.
+fn plain_run(chunk: &[u8]) -> usize {
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    // Folded rather than searched, eight at a time, which compiles to vector instructions.
+    let whole = chunk
+        .chunks_exact(8)
+        .take_while(|eight| {
+            eight
+                .iter()
+                .fold(true, |plain, &byte| plain & is_plain(byte))
+        })
+        .count();
+    let rest = &chunk[8 * whole..];
+    8 * whole
+        + rest
+            .iter()
+            .position(|&byte| !is_plain(byte))
+            .unwrap_or(rest.len())
 }
 
 /// RFC 8259, section 6.

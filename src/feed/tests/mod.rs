@@ -3,6 +3,7 @@
 mod containers;
 mod csv;
 mod encodings;
+mod fields;
 mod hostile;
 mod json;
 pub mod packing;
@@ -24,13 +25,24 @@ product_images      = { each = "nsx:images/nsx:image", key = "image_{@type}", va
 prices              = { each = "nsx:prices/nsx:price", fields = { currency = "nsx:currency", value = "nsx:value" } }
 "#;
 
+/// What every file of these tests comes from.
+pub fn source() -> Source {
+    Source {
+        bucket: "partner-files".into(),
+        key: "nsx/\"æ\".xml".into(),
+        etag: "0123".into(),
+        last_modified: Some("2026-11-21T10:00:00Z".into()),
+        feed: "nsx".into(),
+    }
+}
+
 pub fn plan_within(limits: Limits, toml: &str) -> Plan {
     Plan::compile(&toml::from_str(toml).unwrap(), limits).unwrap()
 }
 
 pub fn run(plan: &Plan, input: impl Read) -> Result<String, Box<Rejection>> {
     let mut output = Vec::new();
-    match convert(plan, &Source::default(), input, &mut output) {
+    match convert(plan, &source(), input, &mut output) {
         Ok(summary) => {
             assert_eq!(summary.output_bytes, output.len() as u64);
             Ok(String::from_utf8(output).unwrap())

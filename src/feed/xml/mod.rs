@@ -3,8 +3,10 @@
 //! The record path is walked along the parse: an element is on the path if its parent is and its name is the next one. What is beside the
 //! path is passed over without being looked at; what is inside a record goes to a [`Mapping`], one event at a time.
 
+mod attributes;
 mod events;
 mod text;
+mod tokens;
 mod whole;
 
 pub use events::Element;
@@ -54,23 +56,19 @@ pub fn convert<'p>(
 ) -> Result<(), ConvertError> {
     let mut events = Events::new(stream, source.limits);
     let mut walk = Walk::new(source, mapping, records);
-    let mut raw = Vec::new();
     loop {
         let was_in_record = walk.is_in_record();
         if !was_in_record {
             events.allow();
         }
-        let step = match events.read(&mut raw) {
-            Ok(ref event) => events.check(event).and_then(|token| walk.step(token)),
-            Err(error) => Err(events.refuse(error)),
-        };
+        let step = events.next().and_then(|token| walk.step(token));
         match step {
             Ok(true) if walk.is_in_record() && !was_in_record => {
                 walk.record_place = Some(events.place())
             }
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(error) => return Err(events.locate(walk.describe(error), &raw)),
+            Err(error) => return Err(events.locate(walk.describe(error))),
         }
     }
 }
@@ -116,13 +114,13 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
     fn step(&mut self, token: Token<'_>) -> Result<bool, ConvertError> {
         match token {
             Token::Start { tag, is_empty } => {
-                self.start(tag)?;
+                self.start(&tag)?;
                 if is_empty {
                     self.end()?;
                 }
             }
             Token::End => self.end()?,
-            Token::Text(text) if self.is_in_record() => self.mapping.text(&text)?,
+            Token::Text(text) if self.is_in_record() => self.mapping.text(text)?,
             Token::Text(_) | Token::Nothing => {}
             Token::Eof => return self.finish().map(|()| false),
         }
@@ -235,4 +233,8 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             rejection.path = (!path.is_empty()).then(|| path.to_owned());
         })
     }
+}
+
+fn malformed(message: &str) -> Box<Rejection> {
+    Rejection::because(Reason::MalformedXml, message)
 }

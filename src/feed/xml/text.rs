@@ -56,12 +56,12 @@ fn character(number: &str) -> Result<char, Box<Rejection>> {
 }
 
 /// An attribute's value, normalised as CDATA (XML 1.0, section 3.3.3): each white space is a space, references are resolved.
-pub fn attribute_value(raw: Cow<'_, str>) -> Result<Cow<'_, str>, Box<Rejection>> {
+pub fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Box<Rejection>> {
     let is_plain = |byte: u8| byte >= b' ' && byte != b'&';
     if raw.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
-        return Ok(raw);
+        return Ok(Cow::Borrowed(raw));
     }
-    let clean = clean(&raw)?;
+    let clean = clean(raw)?;
     let mut value = String::with_capacity(clean.len());
     let mut rest = &*clean;
     while let Some(at) = rest.find(['&', '\t', '\n']) {
@@ -84,19 +84,23 @@ pub fn attribute_value(raw: Cow<'_, str>) -> Result<Cow<'_, str>, Box<Rejection>
 }
 
 pub fn is_blank(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+    text.bytes().all(is_space)
 }
 
-/// Production 5 of the specification, but for what it leaves out beyond ASCII.
-pub fn is_name(name: &str) -> bool {
-    let can_begin = name.bytes().next().is_some_and(|first| {
-        NAME_BYTES[usize::from(first)] && !matches!(first, b'0'..=b'9' | b'-' | b'.')
-    });
-    can_begin
-        && name.bytes().fold(true, |is_name, byte| {
-            is_name & NAME_BYTES[usize::from(byte)]
-        })
+#[inline]
+pub fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// Production 4 of the specification, but for what it leaves out beyond ASCII.
+#[inline]
+pub fn is_name_start(byte: u8) -> bool {
+    is_name_byte(byte) && !matches!(byte, b'0'..=b'9' | b'-' | b'.')
+}
+
+#[inline]
+pub fn is_name_byte(byte: u8) -> bool {
+    NAME_BYTES[usize::from(byte)]
 }
 
 const NAME_BYTES: [bool; 256] = {
@@ -169,21 +173,24 @@ mod tests {
     #[test]
     fn attribute_values_are_normalised() {
         assert_eq!(
-            attribute_value("a&amp;b\tc\r\nd&#10;e &lt;".into()).unwrap(),
+            attribute_value("a&amp;b\tc\r\nd&#10;e &lt;").unwrap(),
             "a&b c d\ne <"
         );
         assert_eq!(
-            attribute_value("a & b".into()).unwrap_err().reason,
+            attribute_value("a & b").unwrap_err().reason,
             Reason::MalformedXml
         );
         assert_eq!(
-            attribute_value("&x;".into()).unwrap_err().reason,
+            attribute_value("&x;").unwrap_err().reason,
             Reason::EntityNotAllowed
         );
     }
 
     #[test]
     fn names_are_told_from_what_only_looks_like_one() {
+        let is_name = |name: &str| {
+            name.bytes().next().is_some_and(is_name_start) && name.bytes().all(is_name_byte)
+        };
         for good in ["a", "_1", "g:id", "UDX.UGE.LEVEL", "søk-ord"] {
             assert!(is_name(good), "{good}");
         }
