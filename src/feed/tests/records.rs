@@ -37,6 +37,15 @@ fn several_record_paths_give_their_records_in_the_order_of_the_document() {
 }
 
 #[test]
+fn the_end_of_one_path_is_not_found_at_the_beginning_of_another() {
+    let toml = "record = ['r/a/c', 'r/x/d']";
+    let xml = "<r><a><c>1</c><d>no</d></a><x><c>no</c><d>2</d></x><y><c>no</c></y></r>";
+    assert_eq!(lines(toml, xml), [r#""1""#, r#""2""#]);
+    let json = r#"{"r": {"a": {"c": 1, "d": "no"}, "x": {"c": "no", "d": 2}, "y": {"c": "no"}}}"#;
+    assert_eq!(lines(toml, json), ["1", "2"]);
+}
+
+#[test]
 fn any_name_can_stand_on_the_way() {
     assert_eq!(
         lines("record = '*/shop/*/offer'", SHOP),
