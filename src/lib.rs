@@ -22,7 +22,7 @@
 //!
 //! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`reload`] (a new configuration without a restart) and
 //! [`live`] (what it replaces), [`failure`] (exit codes), [`shutdown`], [`telemetry`], [`object`] (names and ETags),
-//! [`faults`] (what tests may break).
+//! [`faults`] (what tests may break), [`spool`] (bytes on disk for a while).
 
 pub mod app;
 pub mod cli;
@@ -38,5 +38,6 @@ pub mod object;
 pub mod reload;
 pub mod s3;
 pub mod shutdown;
+pub mod spool;
 pub mod telemetry;
 pub mod topics;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::fields;
+use crate::feed::MaxRejected;
 use crate::feed::spec::{Fields, Format, OutputFormat, Spec};
 
 /// One partner's feed: which objects it takes, and what becomes of their records.
@@ -47,6 +48,9 @@ pub struct Feed {
     /// `array` or `lines`.
     #[serde(default)]
     pub output_format: OutputFormat,
+    /// How many records may be left out because they are rejected, a number or a share (`"5%"`), before the file is refused.
+    #[serde(default)]
+    pub max_rejected: MaxRejected,
     /// What happens to the source afterwards.
     #[serde(default)]
     pub after: After,
@@ -76,6 +80,7 @@ impl Feed {
             arrays: self.arrays.clone(),
             fields: self.fields.clone(),
             output: self.output_format,
+            max_rejected: self.max_rejected,
         }
     }
 }

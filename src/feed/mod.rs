@@ -18,6 +18,7 @@ mod limits;
 mod names;
 mod plan;
 mod reject;
+mod rejects;
 pub mod spec;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,8 @@ pub use limits::Limits;
 use plan::Mapping;
 pub use plan::{Plan, PlanError};
 pub use reject::{ConvertError, Reason, Rejection};
+use rejects::Rejects;
+pub use rejects::{FIRST_REJECTIONS, MaxRejected};
 use spec::Format;
 use write::Records;
 
@@ -49,9 +52,14 @@ pub struct Source {
 }
 
 /// What a conversion came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
+    /// Records in the output.
     pub records: u64,
+    /// Records left out of it.
+    pub rejected: u64,
+    /// The first of those, at most [`FIRST_REJECTIONS`].
+    pub rejections: Vec<Rejection>,
     /// Bytes taken from the input, compressed if it was.
     pub input_bytes: u64,
     /// Bytes after decompression.
@@ -67,12 +75,25 @@ const SNIFF_BYTES: usize = 4 << 10;
 /// On an error, what `output` has got is a part and no result; it must not become visible to anybody.
 pub fn convert(
     plan: &Plan,
+    source: &Source,
+    input: impl Read,
+    output: impl Write,
+) -> Result<Summary, ConvertError> {
+    convert_reporting(plan, source, input, output, None)
+}
+
+/// The same, with a report of the records that are left out: each is a line of JSON.
+pub fn convert_reporting(
+    plan: &Plan,
     _source: &Source,
     mut input: impl Read,
     mut output: impl Write,
+    report: Option<&mut dyn Write>,
 ) -> Result<Summary, ConvertError> {
     let mut stream = Stream::open(&mut input, &plan.limits)?;
-    let mut records = Records::new(&mut output, plan.output, &plan.limits);
+    let report = report.map(|report| report as &mut dyn Write);
+    let mut records = Records::new(&mut output, plan.output, &plan.limits)
+        .tolerating(Rejects::new(report, plan.max_rejected));
     encoding::skip_byte_order_mark(&mut stream)?;
     match format_of(&mut stream, plan)? {
         Format::Json => convert_json(
@@ -84,9 +105,12 @@ pub fn convert(
         Format::JsonLines => convert_json(json::Source::Lines, plan, &mut stream, &mut records)?,
         Format::Xml | Format::Auto => convert_xml(plan, &mut stream, &mut records)?,
     }
+    let (rejected, rejections) = records.finish_rejects()?;
     records.finish()?;
     Ok(Summary {
-        records: records.count(),
+        records: records.written(),
+        rejected,
+        rejections,
         input_bytes: stream.input_bytes(),
         decoded_bytes: stream.decoded_bytes(),
         output_bytes: records.output_bytes(),

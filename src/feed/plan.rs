@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use super::fields::{self, FieldError, is_path_name};
 use super::limits::{Limits, MAX_DEPTH, MAX_RECORD_BYTES};
 use super::names::{NameTest, Namespaces};
+use super::rejects::MaxRejected;
 use super::spec::{Format, OutputFormat, Spec};
 
 /// Part of every mapping hash. To be raised by a change that gives other bytes for the same input and configuration.
@@ -15,6 +16,7 @@ const ENGINE_VERSION: u32 = 1;
 pub struct Plan {
     pub(super) format: Format,
     pub(super) output: OutputFormat,
+    pub(super) max_rejected: MaxRejected,
     pub(super) limits: Limits,
     pub(super) namespaces: Namespaces,
     pub(super) record: RecordPath,
@@ -70,6 +72,7 @@ impl Plan {
         Ok(Self {
             format: spec.format,
             output: spec.output,
+            max_rejected: spec.max_rejected,
             limits,
             record: RecordPath::compile(spec.record.as_deref(), &namespaces)?,
             mapping: Mapping::compile(spec, &namespaces)?,
@@ -79,9 +82,14 @@ impl Plan {
     }
 
     /// Sixteen hex digits over all that decides what bytes an input becomes: the configuration's meaning, the order of `fields`
-    /// included, and the engine's version. Limits decide whether there is an output, not what it is, and are left out.
+    /// included, and the engine's version. Limits and `max_rejected` decide whether there is an output, not what it is, and are left out.
     pub fn mapping_hash(&self) -> &str {
         &self.hash
+    }
+
+    /// Whether a file may be converted without some of its records.
+    pub fn tolerates_rejections(&self) -> bool {
+        self.max_rejected != MaxRejected::default()
     }
 }
 
@@ -151,6 +159,7 @@ fn mapping_hash(spec: &Spec) -> String {
     let mut canonical = spec.clone();
     canonical.arrays.sort_unstable();
     canonical.arrays.dedup();
+    canonical.max_rejected = MaxRejected::default();
     let canonical = serde_json::to_vec(&(ENGINE_VERSION, canonical))
         .expect("a spec is text, numbers and tables with text for keys");
     Sha256::digest(canonical)[..8]

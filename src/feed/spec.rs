@@ -24,6 +24,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::rejects::MaxRejected;
+
 /// How the bytes of a feed become records, and the records JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +45,14 @@ pub struct Spec {
     /// The output object, key by key in this order. Without it, each record is converted whole.
     pub fields: Option<Fields>,
     pub output: OutputFormat,
+    /// How many rejected records are left out before the file is refused.
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_rejected: MaxRejected,
+}
+
+/// What is not said takes no part in the mapping hash, so that a new setting does not change the hash of a feed without it.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Output keys in the order in which they are written, and where their values come from.

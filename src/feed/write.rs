@@ -7,7 +7,8 @@ use std::io::Write;
 
 use super::container::too_large;
 use super::limits::Limits;
-use super::reject::ConvertError;
+use super::reject::{ConvertError, Rejection};
+use super::rejects::Rejects;
 use super::spec::OutputFormat;
 
 /// Complete records are kept back until they are this many bytes.
@@ -18,8 +19,11 @@ pub struct Records<'w> {
     format: OutputFormat,
     limits: &'w Limits,
     pending: Vec<u8>,
-    records: u64,
+    /// Records of the file that are done with, those rejected included.
+    taken: u64,
+    written: u64,
     output_bytes: u64,
+    rejects: Rejects<'w>,
 }
 
 impl<'w> Records<'w> {
@@ -29,40 +33,58 @@ impl<'w> Records<'w> {
             format,
             limits,
             pending: Vec::with_capacity(2 * FLUSH_BYTES),
-            records: 0,
+            taken: 0,
+            written: 0,
             output_bytes: 0,
+            rejects: Rejects::default(),
         }
     }
 
-    /// Complete records.
+    /// Leaves rejected records out as far as `rejects` allows it; without, the first one is an error.
+    pub fn tolerating(self, rejects: Rejects<'w>) -> Self {
+        Self { rejects, ..self }
+    }
+
+    /// Records of the file that are done with, those rejected included.
     pub fn count(&self) -> u64 {
-        self.records
+        self.taken
+    }
+
+    /// Records in the output.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     pub fn output_bytes(&self) -> u64 {
         self.output_bytes
     }
 
-    /// Adds the record that `write` puts together.
+    /// Adds the record that `write` puts together. On an error nothing of it is kept.
     pub fn add(
         &mut self,
         write: impl FnOnce(&mut Record<'_>) -> Result<(), ConvertError>,
     ) -> Result<(), ConvertError> {
         let separator: &[u8] = match self.format {
-            OutputFormat::Array if self.records == 0 => b"[\n",
+            OutputFormat::Array if self.written == 0 => b"[\n",
             OutputFormat::Array => b",\n",
             OutputFormat::Lines => b"",
         };
+        let complete = self.pending.len();
         self.pending.extend_from_slice(separator);
-        write(&mut Record {
+        let added = write(&mut Record {
             max_len: self.pending.len() + self.limits.record_bytes,
             limits: self.limits,
             json: &mut self.pending,
-        })?;
+        });
+        if let Err(error) = added {
+            self.pending.truncate(complete);
+            return Err(error);
+        }
         if self.format == OutputFormat::Lines {
             self.pending.push(b'\n');
         }
-        self.records += 1;
+        self.taken += 1;
+        self.written += 1;
         if self.pending.len() >= FLUSH_BYTES {
             self.flush()
         } else {
@@ -70,10 +92,26 @@ impl<'w> Records<'w> {
         }
     }
 
+    /// Leaves the record in hand out, if the error is about it alone and not one too many; otherwise gives the error back.
+    pub fn reject(&mut self, error: ConvertError) -> Result<(), ConvertError> {
+        match error {
+            ConvertError::Rejected(rejection) if rejection.reason.is_of_record() => {
+                self.taken += 1;
+                self.rejects.take(rejection, self.taken)
+            }
+            error => Err(error),
+        }
+    }
+
+    /// Judges the rejected records; how many there are, and the first of them.
+    pub fn finish_rejects(&mut self) -> Result<(u64, Vec<Rejection>), ConvertError> {
+        self.rejects.finish(self.taken)
+    }
+
     /// Ends the output. Nothing can be added afterwards.
     pub fn finish(&mut self) -> Result<(), ConvertError> {
         let end: &[u8] = match self.format {
-            OutputFormat::Array if self.records == 0 => b"[\n]\n",
+            OutputFormat::Array if self.written == 0 => b"[\n]\n",
             OutputFormat::Array => b"\n]\n",
             OutputFormat::Lines => b"",
         };

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod json;
+mod rejected;
 mod samples;
 mod xml;
 

@@ -69,7 +69,7 @@ pub fn convert<'p>(
             }
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(error) => return Err(events.locate(walk.describe(error), &raw)),
+            Err(error) => walk.leave_out(events.locate(walk.describe(error), &raw))?,
         }
     }
 }
@@ -155,13 +155,26 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             self.mapping.end();
             if self.depth == self.source.record.len() {
                 self.write()?;
+                self.in_record = false;
             }
         }
+        self.close();
+        Ok(())
+    }
+
+    fn close(&mut self) {
         if self.on_path.len() == self.depth {
             self.on_path.pop();
         }
         self.scopes.leave(self.depth);
         self.depth -= 1;
+    }
+
+    /// Goes on after the record that ends here, if it is the record that is rejected and not the file.
+    fn leave_out(&mut self, error: ConvertError) -> Result<(), ConvertError> {
+        self.records.reject(error)?;
+        self.in_record = false;
+        self.close();
         Ok(())
     }
 
@@ -171,9 +184,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             .map_err(|error| match self.record_place {
                 Some(place) => error.complete(|rejection| rejection.place(place)),
                 None => error,
-            })?;
-        self.in_record = false;
-        Ok(())
+            })
     }
 
     fn finish(&self) -> Result<(), ConvertError> {
