@@ -282,9 +282,7 @@ impl Answer<'_> {
         match self.ending {
             Ending::Converted {
                 source, outputs, ..
-            } => {
-                settled(Some(source), Some(Status::Converted), outputs.clone(), None)
-            }
+            } => settled(Some(source), Some(Status::Converted), outputs.clone(), None),
             // The output of an earlier version still stands, and the state goes on naming it.
             Ending::Refused { source, .. } => {
                 let status = source.as_ref().map(|_| Status::DeadLettered).or(old.status);

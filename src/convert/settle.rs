@@ -3,28 +3,35 @@
 //! Nothing here is in a transaction, and all of it may be done again by another worker. What may pass is tried again
 //! here, with backoff, while other events go on; only what is the file's own fault becomes a refusal.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    time::{Duration, Instant},
+};
 
 use aws_sdk_s3::Client;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
 use tracing::{debug, info, warn};
 
 use super::{
     Convert, Feed,
-    answer::{Ending, Refusal},
+    answer::{Ending, Refusal, Rejected, rejected_records},
     conversion::{self, Converted, Unconverted},
     decide::{self, Found, Look, Wanted},
     output::{self, Expected, Meaning, Origin, Target, Upload, WriteError},
     source::{self, Fetched, Source, Version},
-    state::Settled,
+    state::{self, Settled},
 };
 use crate::{
-    config::Layout,
+    config::{Layout, template::REJECTED_SUFFIX},
+    failure::chain,
     faults::{self, Fault},
     feed,
     kafka::Slot,
     object::{ETag, MAX_KEY_BYTES, ObjectRef},
     s3::{Failure, S3Error},
-    topics::{ObjectEvent, Outcome, Output},
+    topics::{ObjectEvent, Outcome, Output, RejectedOutput},
 };
 
 /// How long an absent object may still appear: a notification can be faster than the write it tells of.
@@ -188,15 +195,8 @@ impl Settling<'_> {
             ..
         } = source;
         let target = self.target(feed, &source);
-        if target.key.len() > MAX_KEY_BYTES {
-            let message = format!(
-                "the output's key would have {} bytes, S3 allows {MAX_KEY_BYTES}",
-                target.key.len()
-            );
-            return Ok(refused(
-                source,
-                Refusal::new("output_key_too_long", message),
-            ));
+        if let Err(refusal) = check_key(&target.key) {
+            return Ok(refused(source, refusal));
         }
         let s3 = self.s3(&target.bucket);
         let upload = Upload::new(&s3, &target, &self.stage.output);
@@ -229,11 +229,22 @@ impl Settling<'_> {
         expected: &Expected,
     ) -> Result<Ending, Again> {
         let Converted {
-            upload,
+            mut upload,
             last,
             sha256,
             summary,
+            rejected,
         } = converted;
+        let report = match self.report(rejected, target).await {
+            Ok(report) => report,
+            Err(error) => {
+                upload.abort().await;
+                return match error {
+                    Unreported::Refused(refusal) => Ok(refused(source, refusal)),
+                    Unreported::Failed(error) => Err(error.into()),
+                };
+            }
+        };
         let own = |etag| Written {
             etag,
             sha256: sha256.clone(),
@@ -271,7 +282,54 @@ impl Settling<'_> {
         Ok(Ending::Converted {
             source,
             outputs: vec![output],
+            rejected: Rejected {
+                count: number(summary.rejected),
+                first: rejected_records(summary.rejections),
+                output: report,
+            },
         })
+    }
+
+    /// Puts the report of rejected records beside the output, before the output is there. Nothing is expected of what stands
+    /// there: the report says in its metadata which version of the source it is about.
+    async fn report(
+        &self,
+        rejected: Option<File>,
+        output: &Target,
+    ) -> Result<Option<RejectedOutput>, Unreported> {
+        let Some(file) = rejected else {
+            return Ok(None);
+        };
+        let target = Target {
+            key: format!("{}{REJECTED_SUFFIX}", output.key),
+            content_type: "application/x-ndjson".into(),
+            ..output.clone()
+        };
+        check_key(&target.key)?;
+        let s3 = self.s3(&target.bucket);
+        let mut upload = Upload::new(&s3, &target, &self.stage.output);
+        let written = match send_file(&mut upload, file, self.stage.part_bytes()).await {
+            Ok((last, sha256)) => upload.finish(last, &sha256, &Expected::Whatever).await,
+            Err(error) => {
+                upload.abort().await;
+                Err(error)
+            }
+        };
+        match written {
+            Ok(_) => Ok(Some(RejectedOutput {
+                bucket: target.bucket,
+                key: target.key,
+            })),
+            Err(WriteError::TooManyParts) => Err(Unreported::Refused(Refusal::new(
+                "output_too_large",
+                TOO_MANY_PARTS,
+            ))),
+            Err(WriteError::Failed(error)) => Err(Unreported::Failed(error)),
+            Err(WriteError::Unexpected) => Err(Unreported::Failed(S3Error::unavailable(
+                "PutObject",
+                "the report of rejected records was not taken",
+            ))),
+        }
     }
 
     /// What a refused write means: the start of starting over is a HEAD of the output.
@@ -389,6 +447,53 @@ struct Written {
     etag: ETag,
     sha256: String,
     size: u64,
+}
+
+/// Why there is no report of rejected records.
+enum Unreported {
+    Refused(Refusal),
+    /// May pass.
+    Failed(S3Error),
+}
+
+impl From<Refusal> for Unreported {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+fn check_key(key: &str) -> Result<(), Refusal> {
+    if key.len() <= MAX_KEY_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the output's key would have {} bytes, S3 allows {MAX_KEY_BYTES}",
+        key.len()
+    );
+    Err(Refusal::new("output_key_too_long", message))
+}
+
+/// Sends a file but for its last part; that part, and the hash of the whole.
+async fn send_file(
+    upload: &mut Upload<'_>,
+    file: File,
+    part_bytes: usize,
+) -> Result<(Bytes, String), WriteError> {
+    let failed = |error| WriteError::Failed(S3Error::unavailable("UploadPart", chain(&error)));
+    let mut file = tokio::fs::File::from_std(file);
+    let mut left = file.metadata().await.map_err(failed)?.len();
+    let mut hash = Sha256::new();
+    loop {
+        let mut part = Vec::new();
+        let mut chunk = (&mut file).take(part_bytes as u64);
+        let count = chunk.read_to_end(&mut part).await.map_err(failed)? as u64;
+        hash.update(&part);
+        left = left.saturating_sub(count);
+        if left == 0 || count == 0 {
+            return Ok((part.into(), state::hex(&hash.finalize())));
+        }
+        upload.part(part.into()).await?;
+    }
 }
 
 /// What stands in the way of a write.
