@@ -146,3 +146,49 @@ async fn a_large_report_beside_a_large_output_goes_up_in_parts() {
     assert_eq!(lines.len(), 40_000);
     assert_eq!(lines[39_999]["record"], 80_000);
 }
+
+/// In a native function of jq nothing can be stopped; half a minute of it is for ever here.
+const PROGRAMS: &str = r##"
+    convert.limits.jq_timeout = "300ms"
+
+    [[feeds]]
+    name = "jq"
+    match = "s3://{input}/jq/**"
+    jq = '''
+      if ."@loop" then def f: f; f
+      elif ."@hang" then "a" * 3000000 | test("(a?){900}b")
+      else {id: ."@id", of: $source.key} end
+    '''
+"##;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_does_not_end_costs_its_file_and_the_worker_goes_on() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let world = stack.world("jq").settings(PROGRAMS).create().await;
+    let mut worker = start(&world, WorkerOptions::default()).await;
+
+    let (_, refused) = drop_bytes(&world, "jq/loop.xml", "<r><i loop='1'/></r>").await;
+    assert_refused(&refused, "mapping_timeout");
+    let (_, refused) = drop_bytes(&world, "jq/hang.xml", "<r><i hang='1'/></r>").await;
+    assert_refused(&refused, "mapping_timeout");
+    let (etag, result) = drop_bytes(&world, "jq/good.xml", "<r><i id='1'/></r>").await;
+    assert_converted(&result, &etag);
+    let output = output_json(&world, &mirrored("jq/good.xml")).await;
+    assert_eq!(output, json!([{"id": "1", "of": "jq/good.xml"}]));
+    assert!(worker.is_running());
+
+    // Four threads that can't be ended are enough: the process ends in order, and another one goes on.
+    for number in 2..=4 {
+        let key = format!("jq/hang-{number}.xml");
+        let (_, refused) = drop_bytes(&world, &key, format!("<r><i hang='{number}'/></r>")).await;
+        assert_refused(&refused, "mapping_timeout");
+    }
+    let status = worker.wait(PATIENCE).await;
+    assert_eq!(status.code(), Some(3));
+    assert!(worker.log().contains("jq programs hang"));
+    let _worker = start(&world, WorkerOptions::default()).await;
+    let (etag, result) = drop_bytes(&world, "jq/later.xml", "<r><i id='2'/></r>").await;
+    assert_converted(&result, &etag);
+}

@@ -6,6 +6,7 @@
 //!
 //! * [`load`]: the layers, defaults < file < profile < environment; [`partners`]: the folder of feeds, one file a partner
 //! * [`check`]: what types cannot say: collisions, loops, shadowed feeds, unsafe listening
+//! * [`documents`]: the jq programs and schemas that feeds keep in files of their own
 //! * [`pause`]: lengths of time, `"3h"`
 //! * [`matcher`]: which feed an object belongs to; [`exclude`]: which belong to none; [`template`]: which key its output gets
 //! * [`show`]: the settings in force, secrets hidden; [`diff`]: which of them a running process can't take over
@@ -13,6 +14,7 @@
 mod check;
 mod de;
 mod diff;
+mod documents;
 pub mod exclude;
 mod feed;
 mod fields;
@@ -40,6 +42,7 @@ use crate::feed::Limits;
 
 pub use check::{Finding, Severity, check};
 pub use diff::{reloaded, restart_needed};
+pub use documents::DocumentError;
 pub use feed::{After, Feed};
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use partners::files as feed_files;

@@ -70,8 +70,8 @@ pub async fn convert<'a>(
         return stream(plan, source, body, upload, part_bytes).await;
     }
     let bytes = body.collect().await.map_err(read_failed)?;
-    if bytes.starts_with(&GZIP) {
-        // What it takes to decompress can't be told from its size.
+    if bytes.starts_with(&GZIP) || plan.runs_jq() {
+        // What it takes to decompress can't be told from its size; and a jq program takes the time that it takes.
         return stream(plan, source, bytes.reader(), upload, part_bytes).await;
     }
     let mut writer = Whole::new(part_bytes.min(SMALL_OUTPUT));

@@ -1,5 +1,7 @@
 //! How much of anything a file may have, so that no file can hurt the process that reads it.
 
+use std::time::Duration;
+
 /// Bounds on one file. Passing one rejects the file, each with a [`Reason`](super::Reason) of its own.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,6 +19,11 @@ pub struct Limits {
     pub name_bytes: usize,
     /// Decompressed bytes for each compressed one. Looked at once a file has given 16 MiB: a small one can't hurt.
     pub decompression_ratio: u64,
+    /// Records that a jq program makes of one.
+    pub jq_outputs: usize,
+    /// How long a jq program may take for one record.
+    #[serde(with = "crate::config::pause")]
+    pub jq_timeout: Duration,
     /// The highest number that `fill_gaps` fills up to.
     pub gap: u32,
 }
@@ -40,6 +47,8 @@ impl Default for Limits {
             name_bytes: 1_024,
             // Product feeds reach 20 to 100; deflate itself ends at 1,032, which is where bombs are.
             decompression_ratio: 500,
+            jq_outputs: 1_000,
+            jq_timeout: Duration::from_secs(1),
             gap: 1_000,
         }
     }

@@ -10,9 +10,11 @@
 //! Promise: the same bytes and the same plan give the same output, memory is bounded by one record whatever the size of the file,
 //! and no input makes it panic, hang or fetch anything.
 
+mod batch;
 mod container;
 mod encoding;
 mod fields;
+mod jq;
 mod json;
 mod limits;
 mod names;
@@ -20,13 +22,17 @@ mod plan;
 mod reject;
 mod rejects;
 pub mod spec;
+mod steps;
+mod switch;
 #[cfg(test)]
 mod tests;
+mod validate;
 mod write;
 mod xml;
 
 use std::io::{Read, Write};
 
+pub use batch::{MAX_ABANDONED, abandoned_threads};
 use container::Stream;
 pub use fields::{FieldError, TypeError};
 pub use limits::Limits;
@@ -85,7 +91,7 @@ pub fn convert(
 /// The same, with a report of the records that are left out: each is a line of JSON.
 pub fn convert_reporting(
     plan: &Plan,
-    _source: &Source,
+    source: &Source,
     mut input: impl Read,
     mut output: impl Write,
     report: Option<&mut dyn Write>,
@@ -93,18 +99,20 @@ pub fn convert_reporting(
     let mut stream = Stream::open(&mut input, &plan.limits)?;
     let report = report.map(|report| report as &mut dyn Write);
     let mut records = Records::new(&mut output, plan.output, &plan.limits)
-        .tolerating(Rejects::new(report, plan.max_rejected));
+        .tolerating(Rejects::new(report, plan.max_rejected))
+        .through(plan.batches(source)?);
     encoding::skip_byte_order_mark(&mut stream)?;
-    match format_of(&mut stream, plan)? {
+    let parsed = match format_of(&mut stream, plan)? {
         Format::Json => convert_json(
             json::Source::Document(&plan.record.keys),
             plan,
             &mut stream,
             &mut records,
-        )?,
-        Format::JsonLines => convert_json(json::Source::Lines, plan, &mut stream, &mut records)?,
-        Format::Xml | Format::Auto => convert_xml(plan, &mut stream, &mut records)?,
-    }
+        ),
+        Format::JsonLines => convert_json(json::Source::Lines, plan, &mut stream, &mut records),
+        Format::Xml | Format::Auto => convert_xml(plan, &mut stream, &mut records),
+    };
+    records.settle(parsed)?;
     let (rejected, rejections) = records.finish_rejects()?;
     records.finish()?;
     Ok(Summary {

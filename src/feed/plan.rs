@@ -1,12 +1,21 @@
 //! A feed's configuration, compiled: everything that can be wrong with it is found here, before the first file.
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
+use super::Source;
+use super::batch::Batches;
 use super::fields::{self, FieldError, is_path_name};
+use super::jq::{Program, ProgramError};
 use super::limits::{Limits, MAX_DEPTH, MAX_RECORD_BYTES};
 use super::names::{NameTest, Namespaces};
+use super::reject::ConvertError;
 use super::rejects::MaxRejected;
-use super::spec::{Format, OutputFormat, Spec};
+use super::spec::{CaseSpec, Format, OutputFormat, Spec};
+use super::steps::{Case, Steps};
+use super::switch::Switch;
+use super::validate::Schema;
 
 /// Part of every mapping hash. To be raised by a change that gives other bytes for the same input and configuration.
 const ENGINE_VERSION: u32 = 1;
@@ -21,6 +30,7 @@ pub struct Plan {
     pub(super) namespaces: Namespaces,
     pub(super) record: RecordPath,
     pub(super) mapping: Mapping,
+    steps: Arc<Steps>,
     hash: String,
 }
 
@@ -52,6 +62,18 @@ pub enum PlanError {
     Namespace(String),
     #[error("the field `{field}` can't be compiled")]
     Field { field: String, source: FieldError },
+    #[error("the jq program can't be compiled")]
+    Program(#[source] ProgramError),
+    #[error("the schema can't be used: {0}")]
+    Schema(String),
+    #[error("the case {name:?} can't be compiled")]
+    Case { name: String, source: Box<Self> },
+    #[error("`switch` is {0:?}, which is not a path such as \".type\"")]
+    Switch(String),
+    #[error("`switch` needs `cases`, and `cases` need `switch`")]
+    SwitchWithoutCases,
+    #[error("with `switch`, `{0}` stands in the cases")]
+    BesideSwitch(&'static str),
     #[error("the limit on depth is {0}, more than {MAX_DEPTH}")]
     Depth(usize),
     #[error("the limit on the bytes of a record is {0}, more than {MAX_RECORD_BYTES}")]
@@ -76,6 +98,7 @@ impl Plan {
             limits,
             record: RecordPath::compile(spec.record.as_deref(), &namespaces)?,
             mapping: Mapping::compile(spec, &namespaces)?,
+            steps: Arc::new(Steps::compile(spec, &namespaces)?),
             namespaces,
             hash: mapping_hash(spec),
         })
@@ -85,6 +108,19 @@ impl Plan {
     /// included, and the engine's version. Limits and `max_rejected` decide whether there is an output, not what it is, and are left out.
     pub fn mapping_hash(&self) -> &str {
         &self.hash
+    }
+
+    /// Whether a conversion runs jq programs, which take their time.
+    pub fn runs_jq(&self) -> bool {
+        self.steps.run_jq()
+    }
+
+    /// What is done to the records of one file before they are output, if anything.
+    pub(super) fn batches(&self, source: &Source) -> Result<Option<Batches<'_>>, ConvertError> {
+        match self.steps.are_none() {
+            true => Ok(None),
+            false => Batches::new(&self.steps, &self.limits, source).map(Some),
+        }
     }
 
     /// Whether a file may be converted without some of its records.
@@ -126,6 +162,76 @@ impl Mapping {
                 .map(Self::Whole),
         }
     }
+}
+
+impl Steps {
+    fn compile(spec: &Spec, namespaces: &Namespaces) -> Result<Self, PlanError> {
+        let Some(path) = &spec.switch else {
+            if !spec.cases.is_empty() {
+                return Err(PlanError::SwitchWithoutCases);
+            }
+            return Ok(Self {
+                switch: None,
+                // The fields are found while the record is parsed.
+                cases: vec![Case {
+                    fields: None,
+                    jq: program(spec.jq.as_deref())?,
+                    schema: schema(spec.schema.as_ref())?,
+                }],
+            });
+        };
+        if spec.cases.is_empty() {
+            return Err(PlanError::SwitchWithoutCases);
+        }
+        let beside = [
+            (spec.fields.is_some(), "fields"),
+            (spec.jq.is_some(), "jq"),
+            (spec.schema.is_some(), "schema"),
+        ];
+        if let Some((_, key)) = beside.into_iter().find(|(is_set, _)| *is_set) {
+            return Err(PlanError::BesideSwitch(key));
+        }
+        let compile = |(name, case): (&String, &CaseSpec)| {
+            Case::compile(case, namespaces).map_err(|source| PlanError::Case {
+                name: name.clone(),
+                source: source.into(),
+            })
+        };
+        Ok(Self {
+            switch: Some(
+                Switch::compile(path, spec.cases.keys())
+                    .ok_or_else(|| PlanError::Switch(path.clone()))?,
+            ),
+            cases: spec.cases.iter().map(compile).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Case {
+    fn compile(case: &CaseSpec, namespaces: &Namespaces) -> Result<Self, PlanError> {
+        let compile = |fields| {
+            fields::Mapping::compile(fields, namespaces)
+                .map_err(|(field, source)| PlanError::Field { field, source })
+        };
+        Ok(Self {
+            fields: case.fields.as_ref().map(compile).transpose()?,
+            jq: program(case.jq.as_deref())?,
+            schema: schema(case.schema.as_ref())?,
+        })
+    }
+}
+
+fn program(text: Option<&str>) -> Result<Option<Program>, PlanError> {
+    text.map(Program::compile)
+        .transpose()
+        .map_err(PlanError::Program)
+}
+
+fn schema(schema: Option<&serde_json::Value>) -> Result<Option<Schema>, PlanError> {
+    schema
+        .map(Schema::compile)
+        .transpose()
+        .map_err(PlanError::Schema)
 }
 
 fn array_path(path: &str, namespaces: &Namespaces) -> Result<Vec<NameTest>, PlanError> {

@@ -101,6 +101,16 @@ pub enum Reason {
     EntityNotAllowed,
     /// More rejected records than the feed's `max_rejected`.
     TooManyRejections,
+    /// A record that does not fit the feed's schema.
+    SchemaViolation,
+    /// A jq program that fails on a record.
+    MappingError,
+    /// A jq program that does not end in its time.
+    MappingTimeout,
+    /// A jq program that makes too many records of one.
+    TooManyOutputs,
+    /// A record of a kind that the feed's `switch` has no case for.
+    UnknownType,
 }
 
 impl Reason {
@@ -124,12 +134,24 @@ impl Reason {
             Self::DecompressionRatio => "decompression_ratio",
             Self::EntityNotAllowed => "entity_not_allowed",
             Self::TooManyRejections => "too_many_rejections",
+            Self::SchemaViolation => "schema_violation",
+            Self::MappingError => "mapping_error",
+            Self::MappingTimeout => "mapping_timeout",
+            Self::TooManyOutputs => "too_many_outputs",
+            Self::UnknownType => "unknown_type",
         }
     }
 
     /// Whether it is about one record, which can be left out, and not about the file.
     pub fn is_of_record(self) -> bool {
-        matches!(self, Self::MissingField | Self::InvalidValue)
+        matches!(
+            self,
+            Self::MissingField
+                | Self::InvalidValue
+                | Self::SchemaViolation
+                | Self::MappingError
+                | Self::UnknownType
+        )
     }
 }
 

@@ -45,9 +45,29 @@ pub struct Spec {
     /// The output object, key by key in this order. Without it, each record is converted whole.
     pub fields: Option<Fields>,
     pub output: OutputFormat,
+    /// A jq program for each record, after `fields` if there are any. What it gives are the records of the output.
+    #[serde(skip_serializing_if = "is_default")]
+    pub jq: Option<String>,
+    /// A JSON Schema for each record as it is output.
+    #[serde(skip_serializing_if = "is_default")]
+    pub schema: Option<serde_json::Value>,
+    /// Where a record, converted whole, says of which of the `cases` it is: `.type`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub switch: Option<String>,
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub cases: IndexMap<String, CaseSpec>,
     /// How many rejected records are left out before the file is refused.
     #[serde(skip_serializing_if = "is_default")]
     pub max_rejected: MaxRejected,
+}
+
+/// What becomes of the records of one kind. Paths are those of the record converted whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaseSpec {
+    pub fields: Option<Fields>,
+    pub jq: Option<String>,
+    pub schema: Option<serde_json::Value>,
 }
 
 /// What is not said takes no part in the mapping hash, so that a new setting does not change the hash of a feed without it.

@@ -5,11 +5,13 @@
 
 use std::io::Write;
 
+use super::batch::{Batches, Done};
 use super::container::too_large;
 use super::limits::Limits;
-use super::reject::{ConvertError, Rejection};
+use super::reject::{ConvertError, Place, Rejection};
 use super::rejects::Rejects;
 use super::spec::OutputFormat;
+use super::steps::Outputs;
 
 /// Complete records are kept back until they are this many bytes.
 const FLUSH_BYTES: usize = 64 << 10;
@@ -24,6 +26,10 @@ pub struct Records<'w> {
     written: u64,
     output_bytes: u64,
     rejects: Rejects<'w>,
+    /// What is done to records before they are output, if anything.
+    batches: Option<Batches<'w>>,
+    /// Where the next record begins.
+    place: Option<Place>,
 }
 
 impl<'w> Records<'w> {
@@ -37,7 +43,14 @@ impl<'w> Records<'w> {
             written: 0,
             output_bytes: 0,
             rejects: Rejects::default(),
+            batches: None,
+            place: None,
         }
+    }
+
+    /// Does the steps of `batches` to each record.
+    pub fn through(self, batches: Option<Batches<'w>>) -> Self {
+        Self { batches, ..self }
     }
 
     /// Leaves rejected records out as far as `rejects` allows it; without, the first one is an error.
@@ -59,31 +72,95 @@ impl<'w> Records<'w> {
         self.output_bytes
     }
 
+    /// Whether [`Self::at`] should be called: for rejections that come up after a record was added.
+    pub fn wants_places(&self) -> bool {
+        self.batches.is_some()
+    }
+
+    /// Says where the next record begins.
+    pub fn at(&mut self, place: Place) {
+        self.place = Some(place);
+    }
+
     /// Adds the record that `write` puts together. On an error nothing of it is kept.
     pub fn add(
         &mut self,
         write: impl FnOnce(&mut Record<'_>) -> Result<(), ConvertError>,
     ) -> Result<(), ConvertError> {
+        if self.batches.is_some() {
+            return self.add_to_batch(write);
+        }
+        let complete = self.pending.len();
+        self.separate();
+        let added = write(&mut Record::new(&mut self.pending, self.limits));
+        if let Err(error) = added {
+            self.pending.truncate(complete);
+            return Err(error);
+        }
+        self.taken += 1;
+        self.end_record()
+    }
+
+    fn add_to_batch(
+        &mut self,
+        write: impl FnOnce(&mut Record<'_>) -> Result<(), ConvertError>,
+    ) -> Result<(), ConvertError> {
+        let place = self.place.take();
+        if let Some(batches) = &mut self.batches {
+            let json = batches.json();
+            let complete = json.len();
+            if let Err(error) = write(&mut Record::new(json, self.limits)) {
+                json.truncate(complete);
+                return Err(error);
+            }
+            self.taken += 1;
+            batches.push(self.taken, place);
+        }
+        self.run_batches(false)
+    }
+
+    /// Does the steps that are due, or those of all records so far.
+    fn run_batches(&mut self, all: bool) -> Result<(), ConvertError> {
+        let Some(mut batches) = self.batches.take() else {
+            return Ok(());
+        };
+        let ran = batches.run(all, &mut |done| self.take_done(done));
+        self.batches = Some(batches);
+        ran
+    }
+
+    fn take_done(&mut self, done: Done) -> Result<(), ConvertError> {
+        let Outputs { json, ends } = done.outputs;
+        let (mut start, mut ends) = (0, ends.into_iter());
+        for record in done.records {
+            match record.outputs {
+                Ok(count) => {
+                    for end in ends.by_ref().take(count) {
+                        self.separate();
+                        self.pending.extend_from_slice(&json[start..end]);
+                        self.end_record()?;
+                        start = end;
+                    }
+                }
+                Err(error) => self.take_rejected(error, record.number)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn separate(&mut self) {
         let separator: &[u8] = match self.format {
             OutputFormat::Array if self.written == 0 => b"[\n",
             OutputFormat::Array => b",\n",
             OutputFormat::Lines => b"",
         };
-        let complete = self.pending.len();
         self.pending.extend_from_slice(separator);
-        let added = write(&mut Record {
-            max_len: self.pending.len() + self.limits.record_bytes,
-            limits: self.limits,
-            json: &mut self.pending,
-        });
-        if let Err(error) = added {
-            self.pending.truncate(complete);
-            return Err(error);
-        }
+    }
+
+    fn end_record(&mut self) -> Result<(), ConvertError> {
         if self.format == OutputFormat::Lines {
             self.pending.push(b'\n');
         }
-        self.taken += 1;
         self.written += 1;
         if self.pending.len() >= FLUSH_BYTES {
             self.flush()
@@ -94,12 +171,36 @@ impl<'w> Records<'w> {
 
     /// Leaves the record in hand out, if the error is about it alone and not one too many; otherwise gives the error back.
     pub fn reject(&mut self, error: ConvertError) -> Result<(), ConvertError> {
+        self.place = None;
+        match (error, &mut self.batches) {
+            (ConvertError::Rejected(rejection), Some(batches))
+                if rejection.reason.is_of_record() =>
+            {
+                self.taken += 1;
+                batches.push_rejected(self.taken, rejection);
+                self.run_batches(false)
+            }
+            (error, _) => {
+                self.taken += 1;
+                self.take_rejected(error, self.taken)
+            }
+        }
+    }
+
+    fn take_rejected(&mut self, error: ConvertError, number: u64) -> Result<(), ConvertError> {
         match error {
             ConvertError::Rejected(rejection) if rejection.reason.is_of_record() => {
-                self.taken += 1;
-                self.rejects.take(rejection, self.taken)
+                self.rejects.take(rejection, number)
             }
             error => Err(error),
+        }
+    }
+
+    /// Does all steps that are left. Of two reasons to refuse the file, the one of the earlier record counts.
+    pub fn settle(&mut self, parsed: Result<(), ConvertError>) -> Result<(), ConvertError> {
+        match parsed {
+            Ok(()) | Err(ConvertError::Rejected(_)) => self.run_batches(true).and(parsed),
+            failed => failed,
         }
     }
 
@@ -137,7 +238,21 @@ pub struct Record<'a> {
     limits: &'a Limits,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// A record at the end of `json`.
+    pub fn new(json: &'a mut Vec<u8>, limits: &'a Limits) -> Self {
+        Self {
+            max_len: json.len() + limits.record_bytes,
+            json,
+            limits,
+        }
+    }
+
+    /// Where it ends so far.
+    pub fn end(&self) -> usize {
+        self.json.len()
+    }
+
     /// JSON as it stands.
     #[inline]
     pub fn raw(&mut self, json: &str) -> Result<(), ConvertError> {

@@ -118,6 +118,9 @@ impl Walk<'_, '_, '_> {
         scanner.peek()?;
         scanner.begin_record();
         self.is_in_record = true;
+        if self.records.wants_places() {
+            self.records.at(scanner.place());
+        }
         let added = match &mut self.mapping {
             Mapping::Whole => self.records.add(|record| scanner.value(record)),
             Mapping::Fields(capture) => {

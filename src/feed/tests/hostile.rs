@@ -16,6 +16,8 @@ const SMALL: Limits = Limits {
     name_bytes: 100,
     decompression_ratio: 500,
     gap: 1_000,
+    jq_outputs: 10,
+    jq_timeout: std::time::Duration::from_millis(100),
 };
 
 /// `head`, then `body` for ever.

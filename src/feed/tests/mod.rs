@@ -4,6 +4,7 @@ mod hostile;
 mod json;
 mod rejected;
 mod samples;
+mod steps;
 mod xml;
 
 use super::*;

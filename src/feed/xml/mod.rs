@@ -60,7 +60,13 @@ pub fn convert<'p>(
             events.allow();
         }
         let step = match events.read(&mut raw) {
-            Ok(ref event) => events.check(event).and_then(|token| walk.step(token)),
+            Ok(ref event) => events.check(event).and_then(|token| {
+                // A record without content begins and ends in one step.
+                if !was_in_record && matches!(token, Token::Start { is_empty: true, .. }) {
+                    walk.record_place = Some(events.place());
+                }
+                walk.step(token)
+            }),
             Err(error) => Err(events.refuse(error)),
         };
         match step {
@@ -142,7 +148,6 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             self.on_path.push(element.name().to_owned());
             if self.depth == self.source.record.len() {
                 self.in_record = true;
-                self.record_place = None;
                 self.mapping.begin();
                 self.mapping.start(element)?;
             }
@@ -179,6 +184,9 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
     }
 
     fn write(&mut self) -> Result<(), ConvertError> {
+        if let Some(place) = self.record_place {
+            self.records.at(place);
+        }
         self.records
             .add(|record| self.mapping.write(record))
             .map_err(|error| match self.record_place {
