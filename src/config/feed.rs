@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::documents::{FileSetting, SchemaSetting};
 use super::fields;
 use crate::feed::MaxRejected;
-use crate::feed::spec::{CaseSpec, Fields, Format, OutputFormat, Spec};
+use crate::feed::spec::{CaseSpec, Compression, Fields, Format, OutputFormat, Spec};
 
 /// One partner's feed: which objects it takes, and what becomes of their records.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -47,9 +47,12 @@ pub struct Feed {
     /// Output fields in their order, each with where it comes from; left out: the record is converted whole.
     #[serde(default, serialize_with = "fields::as_written")]
     pub fields: Option<Fields>,
-    /// `array` or `lines`.
+    /// `array`, `lines`, or `pretty`, an indented array.
     #[serde(default)]
     pub output_format: OutputFormat,
+    /// `gzip` or `zstd`. The output's Content-Encoding says so; its key is what the template makes it.
+    #[serde(default)]
+    pub output_compress: Option<Compression>,
     /// A jq program for each record, after `fields`: what it gives is what is output.
     #[serde(default)]
     pub jq: Option<String>,
@@ -96,6 +99,7 @@ impl Feed {
             arrays: self.arrays.clone(),
             fields: self.fields.clone(),
             output: self.output_format,
+            compress: self.output_compress,
             jq: program(&self.jq, &self.jq_file),
             schema: self.schema.as_ref().map(SchemaSetting::value),
             switch: self.switch.clone(),

@@ -23,7 +23,10 @@ use tracing::info;
 
 use crate::{
     config::{self, Config, Output, template::KeyTemplate},
-    feed::{Plan, spec::OutputFormat},
+    feed::{
+        Plan,
+        spec::{Compression, OutputFormat},
+    },
     kafka::{
         Decoded, Finished, Input, OutRecord, Position, RawRecord, Slot, Stage, StageSettings,
         StateBytes,
@@ -56,6 +59,7 @@ pub struct Feed {
     /// Hash of everything that decides output bytes or keys.
     pub mapping_hash: String,
     pub content_type: &'static str,
+    pub content_encoding: Option<&'static str>,
 }
 
 /// Why the stage can't be built from its configuration.
@@ -197,9 +201,10 @@ impl Feed {
             mapping_hash: state::hex(&Sha256::digest(decides)[..8]),
             plan: Arc::new(plan),
             content_type: match spec.output {
-                OutputFormat::Array => "application/json",
+                OutputFormat::Array | OutputFormat::Pretty => "application/json",
                 OutputFormat::Lines => "application/x-ndjson",
             },
+            content_encoding: spec.compress.map(Compression::content_encoding),
         })
     }
 }

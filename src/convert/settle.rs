@@ -303,6 +303,7 @@ impl Settling<'_> {
         let target = Target {
             key: format!("{}{REJECTED_SUFFIX}", output.key),
             content_type: "application/x-ndjson".into(),
+            content_encoding: None,
             ..output.clone()
         };
         check_key(&target.key)?;
@@ -416,6 +417,7 @@ impl Settling<'_> {
             content_type: (self.stage.output.content_type.as_deref())
                 .unwrap_or(feed.content_type)
                 .to_owned(),
+            content_encoding: feed.content_encoding,
             origin: Origin::new(self.object, &source.etag, &feed.mapping_hash),
         }
     }

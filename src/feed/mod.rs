@@ -12,6 +12,7 @@
 
 mod batch;
 mod container;
+mod encode;
 mod encoding;
 mod fields;
 mod jq;
@@ -34,6 +35,7 @@ use std::io::{Read, Write};
 
 pub use batch::{MAX_ABANDONED, abandoned_threads};
 use container::Stream;
+use encode::Encoder;
 pub use fields::{FieldError, TypeError};
 pub use limits::Limits;
 use plan::Mapping;
@@ -98,7 +100,8 @@ pub fn convert_reporting(
 ) -> Result<Summary, ConvertError> {
     let mut stream = Stream::open(&mut input, &plan.limits)?;
     let report = report.map(|report| report as &mut dyn Write);
-    let mut records = Records::new(&mut output, plan.output, &plan.limits)
+    let output = Encoder::new(&mut output, plan.compression).map_err(ConvertError::Write)?;
+    let mut records = Records::new(output, plan.output, &plan.limits)
         .tolerating(Rejects::new(report, plan.max_rejected))
         .through(plan.batches(source)?);
     encoding::skip_byte_order_mark(&mut stream)?;

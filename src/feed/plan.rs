@@ -12,7 +12,7 @@ use super::limits::{Limits, MAX_DEPTH, MAX_RECORD_BYTES};
 use super::names::{NameTest, Namespaces};
 use super::reject::ConvertError;
 use super::rejects::MaxRejected;
-use super::spec::{CaseSpec, Format, OutputFormat, Spec};
+use super::spec::{CaseSpec, Compression, Format, OutputFormat, Spec};
 use super::steps::{Case, Steps};
 use super::switch::Switch;
 use super::validate::Schema;
@@ -25,6 +25,7 @@ const ENGINE_VERSION: u32 = 1;
 pub struct Plan {
     pub(super) format: Format,
     pub(super) output: OutputFormat,
+    pub(super) compression: Option<Compression>,
     pub(super) max_rejected: MaxRejected,
     pub(super) limits: Limits,
     pub(super) namespaces: Namespaces,
@@ -94,6 +95,7 @@ impl Plan {
         Ok(Self {
             format: spec.format,
             output: spec.output,
+            compression: spec.compress,
             max_rejected: spec.max_rejected,
             limits,
             record: RecordPath::compile(spec.record.as_deref(), &namespaces)?,

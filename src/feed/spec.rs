@@ -45,6 +45,8 @@ pub struct Spec {
     /// The output object, key by key in this order. Without it, each record is converted whole.
     pub fields: Option<Fields>,
     pub output: OutputFormat,
+    #[serde(skip_serializing_if = "is_default")]
+    pub compress: Option<Compression>,
     /// A jq program for each record, after `fields` if there are any. What it gives are the records of the output.
     #[serde(skip_serializing_if = "is_default")]
     pub jq: Option<String>,
@@ -98,6 +100,26 @@ pub enum OutputFormat {
     Array,
     /// One record per line.
     Lines,
+    /// One JSON array, indented for people.
+    Pretty,
+}
+
+/// What an output is compressed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// As HTTP and S3 name it.
+    pub fn content_encoding(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
 }
 
 /// Where one output value comes from. Paths are relative to the record, or to the element of the nearest `each`.

@@ -1,12 +1,11 @@
 //! Records to the caller's output: separators, buffering, counting.
 //!
 //! A record is put together in memory, at most `record_bytes` of it, and reaches the output only when it is complete.
-//! Compact JSON, one record per line in both formats, the same bytes for the same records.
-
-use std::io::Write;
+//! Compact JSON, one record per line, unless it is to be pretty; the same bytes for the same records.
 
 use super::batch::{Batches, Done};
 use super::container::too_large;
+use super::encode::Encoder;
 use super::limits::Limits;
 use super::reject::{ConvertError, Place, Rejection};
 use super::rejects::Rejects;
@@ -17,14 +16,15 @@ use super::steps::Outputs;
 const FLUSH_BYTES: usize = 64 << 10;
 
 pub struct Records<'w> {
-    output: &'w mut dyn Write,
+    output: Encoder<'w>,
     format: OutputFormat,
     limits: &'w Limits,
     pending: Vec<u8>,
     /// Records of the file that are done with, those rejected included.
     taken: u64,
     written: u64,
-    output_bytes: u64,
+    /// A record on its way to being indented.
+    compact: Vec<u8>,
     rejects: Rejects<'w>,
     /// What is done to records before they are output, if anything.
     batches: Option<Batches<'w>>,
@@ -33,7 +33,7 @@ pub struct Records<'w> {
 }
 
 impl<'w> Records<'w> {
-    pub fn new(output: &'w mut dyn Write, format: OutputFormat, limits: &'w Limits) -> Self {
+    pub fn new(output: Encoder<'w>, format: OutputFormat, limits: &'w Limits) -> Self {
         Self {
             output,
             format,
@@ -41,7 +41,7 @@ impl<'w> Records<'w> {
             pending: Vec::with_capacity(2 * FLUSH_BYTES),
             taken: 0,
             written: 0,
-            output_bytes: 0,
+            compact: Vec::new(),
             rejects: Rejects::default(),
             batches: None,
             place: None,
@@ -69,7 +69,7 @@ impl<'w> Records<'w> {
     }
 
     pub fn output_bytes(&self) -> u64 {
-        self.output_bytes
+        self.output.bytes()
     }
 
     /// Whether [`Self::at`] should be called: for rejections that come up after a record was added.
@@ -90,6 +90,9 @@ impl<'w> Records<'w> {
         if self.batches.is_some() {
             return self.add_to_batch(write);
         }
+        if self.format == OutputFormat::Pretty {
+            return self.add_pretty(write);
+        }
         let complete = self.pending.len();
         self.separate();
         let added = write(&mut Record::new(&mut self.pending, self.limits));
@@ -99,6 +102,79 @@ impl<'w> Records<'w> {
         }
         self.taken += 1;
         self.end_record()
+    }
+
+    fn add_pretty(
+        &mut self,
+        write: impl FnOnce(&mut Record<'_>) -> Result<(), ConvertError>,
+    ) -> Result<(), ConvertError> {
+        let mut compact = std::mem::take(&mut self.compact);
+        compact.clear();
+        let added = write(&mut Record::new(&mut compact, self.limits)).and_then(|()| {
+            self.taken += 1;
+            self.put(&compact)
+        });
+        self.compact = compact;
+        added
+    }
+
+    /// Puts out a record that is complete.
+    fn put(&mut self, json: &[u8]) -> Result<(), ConvertError> {
+        self.separate();
+        match self.format {
+            OutputFormat::Pretty => self.indent(json)?,
+            OutputFormat::Array | OutputFormat::Lines => self.pending.extend_from_slice(json),
+        }
+        self.end_record()
+    }
+
+    /// Compact JSON with a line for each member and element. It may become many times as long, so it goes out on the way.
+    fn indent(&mut self, json: &[u8]) -> Result<(), ConvertError> {
+        let mut depth = 1;
+        let (mut in_string, mut is_escaped) = (false, false);
+        for (index, &byte) in json.iter().enumerate() {
+            if in_string {
+                self.pending.push(byte);
+                in_string = is_escaped || byte != b'"';
+                is_escaped = !is_escaped && byte == b'\\';
+                continue;
+            }
+            let is_empty = |index: usize| matches!(json.get(index..index + 2), Some(b"{}" | b"[]"));
+            match byte {
+                b'{' | b'[' => {
+                    self.pending.push(byte);
+                    if !is_empty(index) {
+                        depth += 1;
+                        self.break_line(depth);
+                    }
+                }
+                b'}' | b']' => {
+                    if index == 0 || !is_empty(index - 1) {
+                        depth -= 1;
+                        self.break_line(depth);
+                    }
+                    self.pending.push(byte);
+                }
+                b',' => {
+                    self.pending.push(byte);
+                    self.break_line(depth);
+                }
+                b':' => self.pending.extend_from_slice(b": "),
+                _ => {
+                    in_string = byte == b'"';
+                    self.pending.push(byte);
+                }
+            }
+            if self.pending.len() >= FLUSH_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn break_line(&mut self, depth: usize) {
+        self.pending.push(b'\n');
+        self.pending.resize(self.pending.len() + 2 * depth, b' ');
     }
 
     fn add_to_batch(
@@ -136,9 +212,7 @@ impl<'w> Records<'w> {
             match record.outputs {
                 Ok(count) => {
                     for end in ends.by_ref().take(count) {
-                        self.separate();
-                        self.pending.extend_from_slice(&json[start..end]);
-                        self.end_record()?;
+                        self.put(&json[start..end])?;
                         start = end;
                     }
                 }
@@ -152,6 +226,8 @@ impl<'w> Records<'w> {
         let separator: &[u8] = match self.format {
             OutputFormat::Array if self.written == 0 => b"[\n",
             OutputFormat::Array => b",\n",
+            OutputFormat::Pretty if self.written == 0 => b"[\n  ",
+            OutputFormat::Pretty => b",\n  ",
             OutputFormat::Lines => b"",
         };
         self.pending.extend_from_slice(separator);
@@ -212,20 +288,19 @@ impl<'w> Records<'w> {
     /// Ends the output. Nothing can be added afterwards.
     pub fn finish(&mut self) -> Result<(), ConvertError> {
         let end: &[u8] = match self.format {
-            OutputFormat::Array if self.written == 0 => b"[\n]\n",
-            OutputFormat::Array => b"\n]\n",
+            OutputFormat::Array | OutputFormat::Pretty if self.written == 0 => b"[\n]\n",
+            OutputFormat::Array | OutputFormat::Pretty => b"\n]\n",
             OutputFormat::Lines => b"",
         };
         self.pending.extend_from_slice(end);
         self.flush()?;
-        self.output.flush().map_err(ConvertError::Write)
+        self.output.finish().map_err(ConvertError::Write)
     }
 
     fn flush(&mut self) -> Result<(), ConvertError> {
         self.output
             .write_all(&self.pending)
             .map_err(ConvertError::Write)?;
-        self.output_bytes += self.pending.len() as u64;
         self.pending.clear();
         Ok(())
     }
@@ -330,14 +405,20 @@ mod tests {
     use super::*;
     use crate::feed::reject::Reason;
 
+    fn plain(output: &mut Vec<u8>) -> Encoder<'_> {
+        Encoder::new(output, None).unwrap()
+    }
+
     fn written(format: OutputFormat, records: &[&str]) -> String {
         let (mut output, limits) = (Vec::new(), Limits::default());
-        let mut writer = Records::new(&mut output, format, &limits);
+        let mut writer = Records::new(plain(&mut output), format, &limits);
         for text in records {
             writer.add(|record| record.string(text)).unwrap();
         }
         writer.finish().unwrap();
-        assert_eq!(writer.output_bytes(), output.len() as u64);
+        let bytes = writer.output_bytes();
+        drop(writer);
+        assert_eq!(bytes, output.len() as u64);
         String::from_utf8(output).unwrap()
     }
 
@@ -350,6 +431,23 @@ mod tests {
         assert_eq!(written(OutputFormat::Array, &[]), "[\n]\n");
         assert_eq!(written(OutputFormat::Lines, &["a", "b"]), "\"a\"\n\"b\"\n");
         assert_eq!(written(OutputFormat::Lines, &[]), "");
+    }
+
+    #[test]
+    fn pretty_is_what_serde_json_makes_pretty() {
+        let json = r#"[{"a":[],"b":{},"c":[1,{"d":"x\"]\\"},[]],"e":"{,:"},7,"a,b",[[null]]]"#;
+        let records: Vec<serde_json::Value> = serde_json::from_str(json).unwrap();
+        let (mut output, limits) = (Vec::new(), Limits::default());
+        let mut writer = Records::new(plain(&mut output), OutputFormat::Pretty, &limits);
+        for value in &records {
+            writer.add(|record| record.raw(&value.to_string())).unwrap();
+        }
+        writer.finish().unwrap();
+        drop(writer);
+        assert_eq!(
+            String::from_utf8(output).unwrap(),
+            serde_json::to_string_pretty(&records).unwrap() + "\n"
+        );
     }
 
     #[test]
@@ -371,7 +469,7 @@ mod tests {
             ..Limits::default()
         };
         let mut output = Vec::new();
-        let mut writer = Records::new(&mut output, OutputFormat::Array, &limits);
+        let mut writer = Records::new(plain(&mut output), OutputFormat::Array, &limits);
         writer.add(|record| record.string("ab")).unwrap();
         let error = writer.add(|record| record.string("abc")).unwrap_err();
         assert!(matches!(error, ConvertError::Rejected(r) if r.reason == Reason::RecordTooLarge));

@@ -506,3 +506,40 @@ fn what_does_not_go_together_is_said() {
     assert!(error("switch = '..a'\ncases.a.jq = '.'").contains("not a path"));
     assert!(error("switch = '.a'\ncases.b.jq = 'x'").contains("the case \"b\""));
 }
+
+fn output(toml: &str, input: &str) -> Vec<u8> {
+    let mut output = Vec::new();
+    let plan = plan_within(Limits::default(), toml);
+    let summary = convert(&plan, &Source::default(), input.as_bytes(), &mut output).unwrap();
+    assert_eq!(summary.output_bytes, output.len() as u64);
+    output
+}
+
+#[test]
+fn compressed_outputs_hold_the_same_and_are_the_same_each_time() {
+    let plain = output("", ITEMS);
+    let gzip = output("compress = 'gzip'", ITEMS);
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(&*gzip)
+        .read_to_end(&mut unpacked)
+        .unwrap();
+    assert_eq!(unpacked, plain);
+    // No name, no time, an unknown system.
+    assert_eq!(gzip[3..10], [0, 0, 0, 0, 0, 0, 255]);
+    let zstd = output("compress = 'zstd'", ITEMS);
+    assert_eq!(zstd::decode_all(&*zstd).unwrap(), plain);
+    assert_eq!(gzip, output("compress = 'gzip'", ITEMS));
+    assert_eq!(zstd, output("compress = 'zstd'", ITEMS));
+}
+
+#[test]
+fn an_indented_output_is_the_same_whatever_is_done_to_its_records() {
+    let pretty = output("output = 'pretty'", ITEMS);
+    let values: Value = serde_json::from_slice(&pretty).unwrap();
+    assert_eq!(
+        String::from_utf8(pretty.clone()).unwrap(),
+        serde_json::to_string_pretty(&values).unwrap() + "\n"
+    );
+    assert_eq!(output("output = 'pretty'\njq = '.'", ITEMS), pretty);
+    assert_eq!(output("output = 'pretty'\njq = 'empty'", ITEMS), b"[\n]\n");
+}
