@@ -192,3 +192,27 @@ async fn a_program_that_does_not_end_costs_its_file_and_the_worker_goes_on() {
     let (etag, result) = drop_bytes(&world, "jq/later.xml", "<r><i id='2'/></r>").await;
     assert_converted(&result, &etag);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_output_says_so() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let settings = FEED.replace(
+        "max_rejected = 25",
+        "max_rejected = 1\noutput_compress = \"gzip\"",
+    );
+    let world = stack.world("compress").settings(&settings).create().await;
+    let _worker = start(&world, WorkerOptions::default()).await;
+    let (etag, result) = drop_bytes(&world, "shop/a.xml", file(1, 1)).await;
+    assert_converted(&result, &etag);
+    let stored = world.get_output(&mirrored("shop/a.xml")).await.unwrap();
+    assert_eq!(stored.content_encoding.as_deref(), Some("gzip"));
+    assert_eq!(stored.bytes[..2], [0x1f, 0x8b]);
+    assert_eq!(only_output(&result).size, stored.bytes.len() as i64);
+    let beside = world
+        .get_output(&result.rejected_output.unwrap().key)
+        .await
+        .unwrap();
+    assert_eq!(beside.content_encoding, None);
+}

@@ -55,8 +55,8 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
         report: report.as_mut(),
     };
     let converted = match &arguments.output {
-        Some(path) => work.to_file(input, path),
-        None => work.to_standard_output(input),
+        Some(path) => work.into_file(input, path),
+        None => work.into_standard_output(input),
     };
     let summary = match converted {
         Ok(summary) => summary,
@@ -163,7 +163,7 @@ impl Work<'_> {
     }
 
     /// The file appears whole or not at all.
-    fn to_file(self, input: impl Read, path: &Path) -> Result<feed::Summary, ConvertError> {
+    fn into_file(self, input: impl Read, path: &Path) -> Result<feed::Summary, ConvertError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
         let written = File::create(&part)
@@ -181,7 +181,7 @@ impl Work<'_> {
     }
 
     /// A refused file must leave no half output behind: it is spooled on disk until it is known to be good.
-    fn to_standard_output(self, input: impl Read) -> Result<feed::Summary, ConvertError> {
+    fn into_standard_output(self, input: impl Read) -> Result<feed::Summary, ConvertError> {
         let mut spool = spool::unnamed_file().map_err(ConvertError::Write)?;
         let summary = self.convert(input, &mut BufWriter::new(&mut spool))?;
         spool.rewind().map_err(ConvertError::Write)?;

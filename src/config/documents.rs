@@ -3,7 +3,7 @@
 //! They are read with the configuration, relative to the file that names them, so that they are one moment's, and so that a
 //! changed one is a changed feed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -40,6 +40,8 @@ impl SchemaSetting {
 #[serde(from = "String", into = "String")]
 pub struct FileSetting<T: Clone> {
     pub path: String,
+    /// Where that is, once it is read.
+    pub place: Option<PathBuf>,
     pub content: Option<T>,
 }
 
@@ -47,6 +49,7 @@ impl<T: Clone> From<String> for FileSetting<T> {
     fn from(path: String) -> Self {
         Self {
             path,
+            place: None,
             content: None,
         }
     }
@@ -64,6 +67,22 @@ impl FileSetting<String> {
         let unread = || format!("# {} was not read\n", self.path);
         self.content.clone().unwrap_or_else(unread)
     }
+}
+
+/// The files that a feed names.
+pub(super) fn places(feed: &Feed) -> Vec<PathBuf> {
+    let cases = feed
+        .cases
+        .values()
+        .map(|case| (&case.jq_file, &case.schema));
+    let mut places = Vec::new();
+    for (jq_file, schema) in cases.chain([(&feed.jq_file, &feed.schema)]) {
+        places.extend(jq_file.as_ref().and_then(|file| file.place.clone()));
+        if let Some(SchemaSetting::File(file)) = schema {
+            places.extend(file.place.clone());
+        }
+    }
+    places
 }
 
 /// A file that can't be used.
@@ -108,6 +127,7 @@ fn read_program(
     folder: &Path,
 ) -> Result<(), DocumentError> {
     if let Some(file) = file {
+        file.place = Some(folder.join(&file.path));
         file.content = Some(text(folder, &file.path)?);
     }
     Ok(())
@@ -115,6 +135,7 @@ fn read_program(
 
 fn read_schema(schema: Option<&mut SchemaSetting>, folder: &Path) -> Result<(), DocumentError> {
     if let Some(SchemaSetting::File(file)) = schema {
+        file.place = Some(folder.join(&file.path));
         let json = serde_json::from_str(&text(folder, &file.path)?);
         file.content = Some(json.map_err(|source| DocumentError::NotJson {
             path: file.path.clone(),

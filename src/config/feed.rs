@@ -1,12 +1,13 @@
 //! `[[feeds]]`: one partner's files, and what becomes of them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::documents::{FileSetting, SchemaSetting};
+use super::documents::{self, FileSetting, SchemaSetting};
 use super::fields;
 use crate::feed::MaxRejected;
 use crate::feed::spec::{CaseSpec, Compression, Fields, Format, OutputFormat, Spec};
@@ -82,6 +83,11 @@ impl Feed {
             Some(file) => format!("feed {:?} ({file})", self.name),
             None => format!("feed {:?}", self.name),
         }
+    }
+
+    /// The files it names.
+    pub fn documents(&self) -> Vec<PathBuf> {
+        documents::places(self)
     }
 
     /// Whether both say the same, the files they name included. Not `==`, which sees no difference in the order of `fields`.

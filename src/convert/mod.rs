@@ -4,6 +4,7 @@
 //! * [`feeds`]: which feed an object belongs to, and how it converts; replaced while running
 //! * [`settle`]: one event to one ending: look, read, convert, write
 //! * [`source`], [`conversion`], [`output`]: the object as a stream, the engine, the fenced write
+//! * [`report`]: the rejected records, beside the output
 //! * [`answer`]: the records that say how an event ended
 //! * [`state`]: what is kept locally of an object's state
 
@@ -12,6 +13,7 @@ mod conversion;
 mod decide;
 mod feeds;
 mod output;
+mod report;
 mod settle;
 mod source;
 pub mod state;

@@ -3,15 +3,9 @@
 //! Nothing here is in a transaction, and all of it may be done again by another worker. What may pass is tried again
 //! here, with backoff, while other events go on; only what is the file's own fault becomes a refusal.
 
-use std::{
-    fs::File,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
-use bytes::Bytes;
-use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -20,18 +14,18 @@ use super::{
     conversion::{self, Converted, Unconverted},
     decide::{self, Found, Look, Wanted},
     output::{self, Expected, Meaning, Origin, Target, Upload, WriteError},
+    report::{self, Unreported, check_key},
     source::{self, Fetched, Source, Version},
-    state::{self, Settled},
+    state::Settled,
 };
 use crate::{
-    config::{Layout, template::REJECTED_SUFFIX},
-    failure::chain,
+    config::Layout,
     faults::{self, Fault},
     feed,
     kafka::Slot,
-    object::{ETag, MAX_KEY_BYTES, ObjectRef},
+    object::{ETag, ObjectRef},
     s3::{Failure, S3Error},
-    topics::{ObjectEvent, Outcome, Output, RejectedOutput},
+    topics::{ObjectEvent, Outcome, Output},
 };
 
 /// How long an absent object may still appear: a notification can be faster than the write it tells of.
@@ -42,7 +36,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What to do about an output of more parts than S3 allows.
-const TOO_MANY_PARTS: &str =
+pub(super) const TOO_MANY_PARTS: &str =
     "the output has more than the 10,000 parts that S3 allows; raise output.part_bytes";
 
 /// An event being settled.
@@ -196,7 +190,7 @@ impl Settling<'_> {
         } = source;
         let target = self.target(feed, &source);
         if let Err(refusal) = check_key(&target.key) {
-            return Ok(refused(source, refusal));
+            return Ok(refused(source, *refusal));
         }
         let s3 = self.s3(&target.bucket);
         let upload = Upload::new(&s3, &target, &self.stage.output);
@@ -235,12 +229,13 @@ impl Settling<'_> {
             summary,
             rejected,
         } = converted;
-        let report = match self.report(rejected, target).await {
+        let s3 = self.s3(&target.bucket);
+        let report = match report::put(&s3, &self.stage.output, rejected, target).await {
             Ok(report) => report,
             Err(error) => {
                 upload.abort().await;
                 return match error {
-                    Unreported::Refused(refusal) => Ok(refused(source, refusal)),
+                    Unreported::Refused(refusal) => Ok(refused(source, *refusal)),
                     Unreported::Failed(error) => Err(error.into()),
                 };
             }
@@ -288,49 +283,6 @@ impl Settling<'_> {
                 output: report,
             },
         })
-    }
-
-    /// Puts the report of rejected records beside the output, before the output is there. Nothing is expected of what stands
-    /// there: the report says in its metadata which version of the source it is about.
-    async fn report(
-        &self,
-        rejected: Option<File>,
-        output: &Target,
-    ) -> Result<Option<RejectedOutput>, Unreported> {
-        let Some(file) = rejected else {
-            return Ok(None);
-        };
-        let target = Target {
-            key: format!("{}{REJECTED_SUFFIX}", output.key),
-            content_type: "application/x-ndjson".into(),
-            content_encoding: None,
-            ..output.clone()
-        };
-        check_key(&target.key)?;
-        let s3 = self.s3(&target.bucket);
-        let mut upload = Upload::new(&s3, &target, &self.stage.output);
-        let written = match send_file(&mut upload, file, self.stage.part_bytes()).await {
-            Ok((last, sha256)) => upload.finish(last, &sha256, &Expected::Whatever).await,
-            Err(error) => {
-                upload.abort().await;
-                Err(error)
-            }
-        };
-        match written {
-            Ok(_) => Ok(Some(RejectedOutput {
-                bucket: target.bucket,
-                key: target.key,
-            })),
-            Err(WriteError::TooManyParts) => Err(Unreported::Refused(Refusal::new(
-                "output_too_large",
-                TOO_MANY_PARTS,
-            ))),
-            Err(WriteError::Failed(error)) => Err(Unreported::Failed(error)),
-            Err(WriteError::Unexpected) => Err(Unreported::Failed(S3Error::unavailable(
-                "PutObject",
-                "the report of rejected records was not taken",
-            ))),
-        }
     }
 
     /// What a refused write means: the start of starting over is a HEAD of the output.
@@ -449,53 +401,6 @@ struct Written {
     etag: ETag,
     sha256: String,
     size: u64,
-}
-
-/// Why there is no report of rejected records.
-enum Unreported {
-    Refused(Refusal),
-    /// May pass.
-    Failed(S3Error),
-}
-
-impl From<Refusal> for Unreported {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-fn check_key(key: &str) -> Result<(), Refusal> {
-    if key.len() <= MAX_KEY_BYTES {
-        return Ok(());
-    }
-    let message = format!(
-        "the output's key would have {} bytes, S3 allows {MAX_KEY_BYTES}",
-        key.len()
-    );
-    Err(Refusal::new("output_key_too_long", message))
-}
-
-/// Sends a file but for its last part; that part, and the hash of the whole.
-async fn send_file(
-    upload: &mut Upload<'_>,
-    file: File,
-    part_bytes: usize,
-) -> Result<(Bytes, String), WriteError> {
-    let failed = |error| WriteError::Failed(S3Error::unavailable("UploadPart", chain(&error)));
-    let mut file = tokio::fs::File::from_std(file);
-    let mut left = file.metadata().await.map_err(failed)?.len();
-    let mut hash = Sha256::new();
-    loop {
-        let mut part = Vec::new();
-        let mut chunk = (&mut file).take(part_bytes as u64);
-        let count = chunk.read_to_end(&mut part).await.map_err(failed)? as u64;
-        hash.update(&part);
-        left = left.saturating_sub(count);
-        if left == 0 || count == 0 {
-            return Ok((part.into(), state::hex(&hash.finalize())));
-        }
-        upload.part(part.into()).await?;
-    }
 }
 
 /// What stands in the way of a write.
