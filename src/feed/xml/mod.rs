@@ -90,6 +90,8 @@ struct Walk<'a, 'p, 'w, M> {
     /// The names of those, counted from the root, that are on the record path.
     on_path: Vec<String>,
     in_record: bool,
+    /// Whether the record in hand is complete: only then can it be left out.
+    is_complete: bool,
     /// Where the record in hand begins, once its first event is done with.
     record_place: Option<Place>,
 }
@@ -104,6 +106,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             depth: 0,
             on_path: Vec::new(),
             in_record: false,
+            is_complete: false,
             record_place: None,
         }
     }
@@ -159,7 +162,9 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
         if self.in_record {
             self.mapping.end();
             if self.depth == self.source.record.len() {
+                self.is_complete = true;
                 self.write()?;
+                self.is_complete = false;
                 self.in_record = false;
             }
         }
@@ -177,6 +182,9 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
 
     /// Goes on after the record that ends here, if it is the record that is rejected and not the file.
     fn leave_out(&mut self, error: ConvertError) -> Result<(), ConvertError> {
+        if !std::mem::take(&mut self.is_complete) {
+            return Err(error);
+        }
         self.records.reject(error)?;
         self.in_record = false;
         self.close();
