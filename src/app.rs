@@ -12,6 +12,7 @@ use crate::{
     config::{Config, Sources, topic_arn::TopicArn},
     convert::{Convert, Feeds},
     failure::Failure,
+    feed,
     intake::{
         deliver::Source,
         publish::Publisher,
@@ -151,6 +152,9 @@ async fn start(
         reload: reload.status(),
     };
     start_admin(&config, state, &shutdown, &mut tasks).await?;
+    if converts {
+        tasks.spawn(restart_when_programs_hang(shutdown.clone()));
+    }
     tasks.spawn(async move {
         reload.run(shutdown).await;
         Ok(())
@@ -224,6 +228,29 @@ async fn build_convert(
         metrics.convert.clone(),
     )
     .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
+}
+
+/// How often the threads that hang in jq programs are counted.
+const HANGING_LOOK: Duration = Duration::from_secs(1);
+
+/// A thread that hangs can't be ended, only left behind; a process with too many of them ends in order, to be started again.
+async fn restart_when_programs_hang(shutdown: CancellationToken) -> Result<(), Failure> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(HANGING_LOOK) => {}
+        }
+        let hanging = feed::abandoned_threads();
+        if hanging >= feed::MAX_ABANDONED {
+            warn!(
+                hanging,
+                "jq programs hang and their threads can't be ended; stopping in order, to be started again"
+            );
+            return Err(Failure::service(anyhow!(
+                "{hanging} jq programs hang; their files are dead letters (mapping_timeout), this process has to be started again"
+            )));
+        }
+    }
 }
 
 /// Starts a stage on the Kafka runtime; its name and its status.

@@ -23,7 +23,7 @@
 //!
 //! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`reload`] (a new configuration without a restart) and
 //! [`live`] (what it replaces), [`aws`] (connections and credentials), [`failure`] (exit codes), [`shutdown`],
-//! [`telemetry`], [`object`] (names and ETags), [`faults`] (what tests may break).
+//! [`telemetry`], [`object`] (names and ETags), [`faults`] (what tests may break), [`spool`] (bytes on disk for a while).
 
 pub mod app;
 pub mod aws;
@@ -40,6 +40,7 @@ pub mod object;
 pub mod reload;
 pub mod s3;
 pub mod shutdown;
+pub mod spool;
 pub mod sweep;
 pub mod telemetry;
 pub mod topics;

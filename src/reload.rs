@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{self, Config, ConfigError, Finding, Loaded, Sources, load},
+    config::{self, Config, ConfigError, Feed, Finding, Loaded, Sources, load},
     failure::chain,
     live::Live,
     s3::{Accounts, probe},
@@ -217,7 +217,14 @@ impl Reload {
 
     async fn look(&self) -> Option<Fingerprint> {
         let (file, folder) = (self.sources.file.clone(), self.feeds_dir.clone());
-        let looked = tokio::task::spawn_blocking(move || Fingerprint::take(file, folder));
+        let documents = self
+            .running
+            .feeds
+            .iter()
+            .flat_map(Feed::documents)
+            .collect();
+        let looked =
+            tokio::task::spawn_blocking(move || Fingerprint::take(file, folder, documents));
         looked.await.ok()
     }
 

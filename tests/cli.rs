@@ -113,6 +113,25 @@ fn a_file_is_converted_whole_to_standard_output_and_what_it_took_is_said_beside_
 }
 
 #[test]
+fn records_that_are_left_out_are_said_and_written_to_a_file() {
+    let folder = folder();
+    let feed = "[[feeds]]\nname = 'n'\nmatch = 's3://a/**'\nmax_rejected = 10\nfields = { id = { path = '@id', required = true } }";
+    write(&folder, "feedmill.toml", feed);
+    let bad = "<i/>".repeat(7);
+    write(&folder, "a.xml", format!("<r><i id='1'/>{bad}</r>"));
+    let arguments = ["convert", "a.xml", "--feed", "n", "--rejected", "r.jsonl"];
+    let ended = ended(&folder, &arguments).expect_code(DONE);
+    assert_eq!(parsed(&ended.stdout), json!([{ "id": "1" }]));
+    ended.expect_said(&[
+        "rejected: a.xml: missing_field: a required value is missing or empty, record 2, line 1, column 15",
+        "rejected: 2 more",
+        "1 records, 7 rejected",
+    ]);
+    let report = fs::read_to_string(folder.path().join("r.jsonl")).expect("the report");
+    assert_eq!(report.lines().count(), 7);
+}
+
+#[test]
 fn a_file_is_converted_without_any_configuration() {
     let folder = tempfile::tempdir().expect("a folder");
     write(&folder, "a.json", r#"[{"a": 1}, {"a": 2}]"#);

@@ -88,6 +88,9 @@ fn result(bucket: &str, key: &str, age: i64) -> ResultRecord {
         finished_at,
         worker: "w".into(),
         trace_parent: None,
+        rejected: 0,
+        rejections: vec![],
+        rejected_output: None,
     }
 }
 

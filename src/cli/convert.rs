@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, IsTerminal, Read, Write},
+    io::{self, BufWriter, IsTerminal, Read, Seek, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     failure::Failure,
     feed::{self, ConvertError, Plan, Rejection, Source, spec::Spec},
+    spool,
 };
 
 #[derive(Debug, Args)]
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// File to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// File for the records that were left out (max_rejected), one JSON line each
+    #[arg(long, value_name = "FILE")]
+    rejected: Option<PathBuf>,
 }
 
 pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
@@ -44,14 +48,25 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
     };
     let input = open(&arguments.file)?;
     let started = Instant::now();
+    let mut report = report(arguments.rejected.as_deref())?;
+    let work = Work {
+        plan: &plan,
+        source: &source,
+        report: report.as_mut(),
+    };
     let converted = match &arguments.output {
-        Some(path) => to_file(&plan, &source, input, path),
-        None => to_standard_output(&plan, &source, input),
+        Some(path) => work.into_file(input, path),
+        None => work.into_standard_output(input),
     };
     let summary = match converted {
         Ok(summary) => summary,
         Err(ConvertError::Rejected(rejection)) => {
             eprintln!("{}", refusal(&arguments.file, &rejection));
+            say_rejected(
+                &arguments.file,
+                rejection.rejected_count,
+                &rejection.rejected,
+            );
             return Err(Failure::Findings);
         }
         // Whoever reads our output may stop reading.
@@ -69,10 +84,12 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
     for warning in &summary.warnings {
         eprintln!("{}: warning: {warning}", arguments.file.display());
     }
+    say_rejected(&arguments.file, summary.rejected, &summary.rejections);
     let seconds = started.elapsed().as_secs_f64().max(0.001);
     eprintln!(
-        "{} records, {} bytes in, {} bytes out, {seconds:.2} s, {:.1} MB/s",
+        "{} records, {} rejected, {} bytes in, {} bytes out, {seconds:.2} s, {:.1} MB/s",
         summary.records,
+        summary.rejected,
         summary.input_bytes,
         summary.output_bytes,
         summary.decoded_bytes as f64 / 1e6 / seconds
@@ -109,58 +126,71 @@ fn open(path: &Path) -> Result<Progress<Box<dyn Read>>, Failure> {
     Ok(Progress::new(input))
 }
 
-/// The file appears whole or not at all.
-fn to_file(
-    plan: &Plan,
-    source: &Source,
-    input: impl Read,
-    path: &Path,
-) -> Result<feed::Summary, ConvertError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    let written = File::create(&part)
-        .map_err(ConvertError::Write)
-        .and_then(|file| {
-            let mut output = BufWriter::new(file);
-            let summary = feed::convert(plan, source, input, &mut output)?;
-            output.flush().map_err(ConvertError::Write)?;
-            std::fs::rename(&part, path).map_err(ConvertError::Write)?;
-            Ok(summary)
-        });
-    if written.is_err() {
-        // What is left of it is of no use; that it can't be removed is not the news.
-        let _ = std::fs::remove_file(&part);
+/// How many rejected records are shown.
+const SHOWN: usize = 5;
+
+fn say_rejected(file: &Path, count: u64, first: &[Rejection]) {
+    for rejection in first.iter().take(SHOWN) {
+        eprintln!("rejected: {}", refusal(file, rejection));
     }
-    written
+    let shown = first.len().min(SHOWN) as u64;
+    if count > shown {
+        eprintln!("rejected: {} more", count - shown);
+    }
 }
 
-/// A refused file must leave no half output behind: it is spooled on disk until it is known to be good.
-fn to_standard_output(
-    plan: &Plan,
-    source: &Source,
-    input: impl Read,
-) -> Result<feed::Summary, ConvertError> {
-    use std::io::Seek;
-    let mut spool = spool().map_err(ConvertError::Write)?;
-    let mut output = BufWriter::new(&mut spool);
-    let summary = feed::convert(plan, source, input, &mut output)?;
-    output.flush().map_err(ConvertError::Write)?;
-    drop(output);
-    spool.rewind().map_err(ConvertError::Write)?;
-    io::copy(&mut spool, &mut io::stdout().lock()).map_err(ConvertError::Write)?;
-    Ok(summary)
+fn report(path: Option<&Path>) -> Result<Option<BufWriter<File>>, Failure> {
+    let create = |path: &Path| {
+        let file = File::create(path).with_context(|| format!("write {}", path.display()));
+        file.map(BufWriter::new).map_err(Failure::usage)
+    };
+    path.map(create).transpose()
 }
 
-/// A file without a name: it is gone with the process, however that ends.
-fn spool() -> io::Result<File> {
-    let path = std::env::temp_dir().join(format!("feedmill-{}", uuid::Uuid::new_v4()));
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
-    std::fs::remove_file(path)?;
-    Ok(file)
+struct Work<'a> {
+    plan: &'a Plan,
+    source: &'a Source,
+    report: Option<&'a mut BufWriter<File>>,
+}
+
+impl Work<'_> {
+    fn convert(
+        self,
+        input: impl Read,
+        output: &mut impl Write,
+    ) -> Result<feed::Summary, ConvertError> {
+        let report = self.report.map(|report| report as &mut dyn Write);
+        let summary = feed::convert_reporting(self.plan, self.source, input, &mut *output, report)?;
+        output.flush().map_err(ConvertError::Write)?;
+        Ok(summary)
+    }
+
+    /// The file appears whole or not at all.
+    fn into_file(self, input: impl Read, path: &Path) -> Result<feed::Summary, ConvertError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
+        let written = File::create(&part)
+            .map_err(ConvertError::Write)
+            .and_then(|file| {
+                let summary = self.convert(input, &mut BufWriter::new(file))?;
+                std::fs::rename(&part, path).map_err(ConvertError::Write)?;
+                Ok(summary)
+            });
+        if written.is_err() {
+            // What is left of it is of no use; that it can't be removed is not the news.
+            let _ = std::fs::remove_file(&part);
+        }
+        written
+    }
+
+    /// A refused file must leave no half output behind: it is spooled on disk until it is known to be good.
+    fn into_standard_output(self, input: impl Read) -> Result<feed::Summary, ConvertError> {
+        let mut spool = spool::unnamed_file().map_err(ConvertError::Write)?;
+        let summary = self.convert(input, &mut BufWriter::new(&mut spool))?;
+        spool.rewind().map_err(ConvertError::Write)?;
+        io::copy(&mut spool, &mut io::stdout().lock()).map_err(ConvertError::Write)?;
+        Ok(summary)
+    }
 }
 
 fn refusal(path: &Path, rejection: &Rejection) -> String {

@@ -294,6 +294,9 @@ pub mod testing {
             finished_at: Millis(1_000),
             worker: "w".into(),
             trace_parent: None,
+            rejected: 0,
+            rejections: vec![],
+            rejected_output: None,
         }
     }
 }

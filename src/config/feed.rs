@@ -1,12 +1,18 @@
 //! `[[feeds]]`: one partner's files, and what becomes of them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::documents::{self, FileSetting, SchemaSetting};
 use super::fields;
-use crate::feed::spec::{CsvSpec, Fields, Format, OutputFormat, RecordPath, Spec};
+use crate::feed::MaxRejected;
+use crate::feed::spec::{
+    CaseSpec, Compression, CsvSpec, Fields, Format, OutputFormat, RecordPath, Spec,
+};
 
 /// One partner's feed: which objects it takes, and what becomes of their records.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -50,9 +56,29 @@ pub struct Feed {
     /// Output fields in their order, each with where it comes from; left out: the record is converted whole.
     #[serde(default, serialize_with = "fields::as_written")]
     pub fields: Option<Fields>,
-    /// `array` or `lines`.
+    /// `array`, `lines`, or `pretty`, an indented array.
     #[serde(default)]
     pub output_format: OutputFormat,
+    /// `gzip` or `zstd`. The output's Content-Encoding says so; its key is what the template makes it.
+    #[serde(default)]
+    pub output_compress: Option<Compression>,
+    /// A jq program for each record, after `fields`: what it gives is what is output.
+    #[serde(default)]
+    pub jq: Option<String>,
+    /// A file with the program, relative to this one.
+    #[serde(default)]
+    pub jq_file: Option<FileSetting<String>>,
+    /// A JSON Schema for each record as it is output: a file, relative to this one, or a table.
+    #[serde(default)]
+    pub schema: Option<SchemaSetting>,
+    /// Where a record says of which kind it is, `.type`; each kind has its case.
+    #[serde(default)]
+    pub switch: Option<String>,
+    #[serde(default)]
+    pub cases: IndexMap<String, Case>,
+    /// How many records may be left out because they are rejected, a number or a share (`"5%"`), before the file is refused.
+    #[serde(default)]
+    pub max_rejected: MaxRejected,
     /// What happens to the source afterwards.
     #[serde(default)]
     pub after: After,
@@ -67,9 +93,14 @@ impl Feed {
         }
     }
 
-    /// Whether both say the same. Not `==`, which sees no difference in the order of `fields`.
+    /// The files it names.
+    pub fn documents(&self) -> Vec<PathBuf> {
+        documents::places(self)
+    }
+
+    /// Whether both say the same, the files they name included. Not `==`, which sees no difference in the order of `fields`.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let written = |feed: &Self| serde_json::to_string(feed).ok();
+        let written = |feed: &Self| serde_json::to_string(&(feed, feed.spec())).ok();
         written(self) == written(other)
     }
 
@@ -84,8 +115,50 @@ impl Feed {
             fields: self.fields.clone(),
             output: self.output_format,
             csv: self.csv.clone().unwrap_or_default(),
+            compress: self.output_compress,
+            jq: program(&self.jq, &self.jq_file),
+            schema: self.schema.as_ref().map(SchemaSetting::value),
+            switch: self.switch.clone(),
+            cases: self
+                .cases
+                .iter()
+                .map(|(name, case)| (name.clone(), case.spec()))
+                .collect(),
+            max_rejected: self.max_rejected,
         }
     }
+}
+
+/// What becomes of the records of one kind.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// Output fields; their paths are those of the record converted whole.
+    #[serde(default, serialize_with = "fields::as_written")]
+    pub fields: Option<Fields>,
+    #[serde(default)]
+    pub jq: Option<String>,
+    #[serde(default)]
+    pub jq_file: Option<FileSetting<String>>,
+    #[serde(default)]
+    pub schema: Option<SchemaSetting>,
+}
+
+impl Case {
+    fn spec(&self) -> CaseSpec {
+        CaseSpec {
+            fields: self.fields.clone(),
+            jq: program(&self.jq, &self.jq_file),
+            schema: self.schema.as_ref().map(SchemaSetting::value),
+        }
+    }
+}
+
+/// Both at once are a finding of the check; the file's is what would count.
+fn program(jq: &Option<String>, file: &Option<FileSetting<String>>) -> Option<String> {
+    file.as_ref()
+        .map(FileSetting::program)
+        .or_else(|| jq.clone())
 }
 
 fn yes() -> bool {

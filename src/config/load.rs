@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::check::{Finding, Severity, check};
 use super::de;
+use super::documents::{self, DocumentError};
 use super::layer::{Node, Origin, VARIABLE_PREFIX};
-use super::{Config, SettingError, partners};
+use super::{Config, Feed, SettingError, partners};
 
 const DEFAULT_FILE: &str = "feedmill.toml";
 
@@ -94,6 +95,12 @@ pub enum ConfigError {
         "{}: holds no feed; it needs a [[feeds]] table with a name and a match, or must go", .0.display()
     )]
     NoFeed(PathBuf),
+    #[error("{}: feed {feed:?}", path.display())]
+    Document {
+        path: PathBuf,
+        feed: String,
+        source: DocumentError,
+    },
     #[error(transparent)]
     Setting(#[from] SettingError),
     #[error("the configuration cannot be used:{}", Lines(.0))]
@@ -171,6 +178,7 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
         settings.overlay(Node::from_variable(name, value));
     }
     let mut config: Config = de::read(&settings)?;
+    read_documents(&mut config.feeds, file.as_deref())?;
     let feeds_dir = partners::folder(&config, file.as_deref());
     if let Some(folder) = &feeds_dir {
         let feeds = partners::read(folder, config.feeds_dir.is_some())?;
@@ -181,6 +189,16 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
         file,
         profile: sources.profile,
         feeds_dir,
+    })
+}
+
+/// Reads the files that the feeds of a file name.
+pub(super) fn read_documents(feeds: &mut [Feed], file: Option<&Path>) -> Result<(), ConfigError> {
+    let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+    documents::read(feeds, folder).map_err(|(feed, source)| ConfigError::Document {
+        path: file.unwrap_or(Path::new(DEFAULT_FILE)).to_owned(),
+        feed,
+        source,
     })
 }
 

@@ -6,6 +6,7 @@
 //!
 //! * [`load`]: the layers, defaults < file < profile < environment; [`partners`]: the folder of feeds, one file a partner
 //! * [`check`]: what types cannot say: collisions, loops, shadowed feeds, unsafe listening
+//! * [`documents`]: the jq programs and schemas that feeds keep in files of their own
 //! * [`pause`]: lengths of time, `"3h"`
 //! * [`matcher`]: which feed an object belongs to; [`exclude`]: which belong to none; [`template`]: which key its output gets;
 //!   [`queue_url`] and [`topic_arn`]: where a queue or a topic is
@@ -14,6 +15,7 @@
 mod check;
 mod de;
 mod diff;
+mod documents;
 pub mod exclude;
 mod feed;
 mod fields;
@@ -43,6 +45,7 @@ use crate::feed::Limits;
 
 pub use check::{Finding, Severity, check};
 pub use diff::{reloaded, restart_needed};
+pub use documents::DocumentError;
 pub use feed::{After, Feed};
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use partners::files as feed_files;

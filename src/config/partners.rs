@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::de;
 use super::layer::{Node, Value};
-use super::load::{ConfigError, origin, parse_file};
+use super::load::{ConfigError, origin, parse_file, read_documents};
 use super::{Config, Feed};
 
 const DEFAULT_FOLDER: &str = "feeds.d";
@@ -74,6 +74,7 @@ fn read_file(path: &Path) -> Result<Vec<Feed>, ConfigError> {
     if feeds.is_empty() {
         return Err(ConfigError::NoFeed(path.to_owned()));
     }
+    read_documents(&mut feeds, Some(path))?;
     label(&mut feeds, &path.display().to_string());
     Ok(feeds)
 }

@@ -4,7 +4,10 @@ use toml::{Table, Value};
 
 use super::Config;
 
-const FIELDS: &str = "feeds.fields";
+/// Whether a table's keys have an order that means something.
+fn is_fields(path: &str) -> bool {
+    path == "feeds.fields" || path.starts_with("feeds.cases.") && path.ends_with(".fields")
+}
 
 /// The settings first, then the feeds in the order in which they are tried, wherever they stand.
 pub fn show(config: &Config) -> String {
@@ -79,7 +82,7 @@ fn has_heading(path: &str, value: &Value) -> bool {
     let is_list_of_tables = value
         .as_array()
         .is_some_and(|items| items.first().is_some_and(Value::is_table));
-    path != FIELDS && (is_table || is_list_of_tables)
+    !is_fields(path) && (is_table || is_list_of_tables)
 }
 
 fn quoted(key: &str) -> String {

@@ -4,6 +4,9 @@ use crate::object::ObjectRef;
 
 use super::suggest::nearest;
 
+/// Behind the key of an output: the report of the records that it is without.
+pub const REJECTED_SUFFIX: &str = ".rejected.jsonl";
+
 const PLACEHOLDERS: [&str; 3] = ["bucket", "key", "feed"];
 
 /// A parsed `output.key`: what stands before the source's key, and what after it.

@@ -8,7 +8,7 @@ use crate::{
     kafka::{Finished, OutRecord, Position},
     topics::{
         DeadLetter, Intent, MESSAGE_BYTES, Millis, ObjectEvent, ObjectState, Outcome, Output,
-        ResultRecord, Status, Topics, cut, encode,
+        RejectedOutput, RejectedRecord, ResultRecord, Status, Topics, cut, encode,
     },
 };
 
@@ -21,6 +21,7 @@ pub enum Ending {
     Converted {
         source: Version,
         outputs: Vec<Output>,
+        rejected: Rejected,
     },
     /// Without a version when none was read: then nothing is settled, and only the letter is opened.
     Refused {
@@ -36,6 +37,14 @@ pub enum Ending {
     Discarded,
 }
 
+/// Records that were left out.
+#[derive(Debug, Clone, Default)]
+pub struct Rejected {
+    pub count: i64,
+    pub first: Vec<RejectedRecord>,
+    pub output: Option<RejectedOutput>,
+}
+
 /// Why a file can't be converted, for good.
 #[derive(Debug, Clone, Default)]
 pub struct Refusal {
@@ -48,6 +57,7 @@ pub struct Refusal {
     pub byte_offset: Option<i64>,
     pub path: Option<String>,
     pub excerpt: Option<String>,
+    pub rejected: Rejected,
 }
 
 impl Refusal {
@@ -62,9 +72,13 @@ impl Refusal {
 
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
-        let number = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok());
         let text = |value: Option<String>| value.map(|value| cut(&value, PLACE_BYTES));
         Self {
+            rejected: Rejected {
+                count: i64::try_from(rejection.rejected_count).unwrap_or(i64::MAX),
+                first: rejected_records(rejection.rejected),
+                output: None,
+            },
             record: number(rejection.record),
             line: number(rejection.line),
             column: number(rejection.column),
@@ -74,6 +88,25 @@ impl From<Rejection> for Refusal {
             ..Self::new(rejection.reason.code(), rejection.message)
         }
     }
+}
+
+fn number(value: Option<u64>) -> Option<i64> {
+    value.and_then(|value| i64::try_from(value).ok())
+}
+
+pub fn rejected_records(rejections: Vec<Rejection>) -> Vec<RejectedRecord> {
+    let short = |text: String| cut(&text, RejectedRecord::TEXT_BYTES);
+    let rejected = rejections.into_iter().map(|rejection| RejectedRecord {
+        record: number(rejection.record),
+        line: number(rejection.line),
+        column: number(rejection.column),
+        byte_offset: number(rejection.byte_offset),
+        path: rejection.path.map(short),
+        reason: rejection.reason.code().to_owned(),
+        message: short(rejection.message),
+        excerpt: rejection.excerpt.map(short),
+    });
+    rejected.collect()
 }
 
 impl Ending {
@@ -247,9 +280,9 @@ impl Answer<'_> {
             }))
         };
         match self.ending {
-            Ending::Converted { source, outputs } => {
-                settled(Some(source), Some(Status::Converted), outputs.clone(), None)
-            }
+            Ending::Converted {
+                source, outputs, ..
+            } => settled(Some(source), Some(Status::Converted), outputs.clone(), None),
             // The output of an earlier version still stands, and the state goes on naming it.
             Ending::Refused { source, .. } => {
                 let status = source.as_ref().map(|_| Status::DeadLettered).or(old.status);
@@ -326,6 +359,11 @@ impl Answer<'_> {
             Ending::Refused { refusal, .. } => Some(refusal),
             _ => None,
         };
+        let rejected = match self.ending {
+            Ending::Converted { rejected, .. } => rejected.clone(),
+            Ending::Refused { refusal, .. } => refusal.rejected.clone(),
+            _ => Rejected::default(),
+        };
         let version = self.ending.version();
         let (generation, status) = match change {
             Change::Settle(state) => (Some(state.generation), state.status),
@@ -374,6 +412,9 @@ impl Answer<'_> {
             finished_at: now,
             worker: self.worker.to_owned(),
             trace_parent: event.trace_parent.clone(),
+            rejected: rejected.count,
+            rejections: rejected.first,
+            rejected_output: rejected.output,
         }
     }
 }
@@ -382,6 +423,7 @@ impl Answer<'_> {
 mod tests {
     use super::*;
     use crate::{
+        feed::{self, ConvertError, Limits, Plan, Source, spec::Spec},
         object::{ETag, ObjectRef},
         topics::decode,
     };
@@ -486,6 +528,7 @@ mod tests {
         let converted = Ending::Converted {
             source: version("B"),
             outputs: vec![],
+            rejected: Rejected::default(),
         };
         for ending in [converted, Ending::Missing, Ending::Discarded] {
             let read = answer(Some(&with_letter()), &ending, &event());
@@ -548,6 +591,7 @@ mod tests {
         let ending = Ending::Converted {
             source: version("A"),
             outputs: vec![],
+            rejected: Rejected::default(),
         };
         let read = answer(Some(&with_letter()), &ending, &event);
         assert_eq!(
@@ -556,10 +600,23 @@ mod tests {
         );
     }
 
+    fn long_rejection() -> Rejection {
+        let plan = Plan::compile(&Spec::default(), Limits::default()).unwrap();
+        let converted = feed::convert(&plan, &Source::default(), &b"<"[..], Vec::new());
+        let Err(ConvertError::Rejected(mut rejection)) = converted else {
+            panic!("not rejected");
+        };
+        let long = "x".repeat(100_000);
+        (rejection.message, rejection.path, rejection.excerpt) =
+            (long.clone(), Some(long.clone()), Some(long));
+        *rejection
+    }
+
     #[test]
     fn an_answer_is_small_whatever_the_file_says() {
         let mut refusal = Refusal::new("malformed_xml", "x".repeat(100_000));
         refusal.path = Some(cut(&"p".repeat(100_000), PLACE_BYTES));
+        refusal.rejected.first = rejected_records(vec![long_rejection(); 20]);
         let topics = TopicNames::from(&Topics::with_prefix("t"));
         let event = ObjectEvent {
             key: "k".repeat(1024),
@@ -587,6 +644,6 @@ mod tests {
             .filter_map(|record| record.value.as_ref())
             .map(Vec::len)
             .sum();
-        assert!(bytes < 16 * 1024, "{bytes} bytes");
+        assert!(bytes < 40 * 1024, "{bytes} bytes");
     }
 }

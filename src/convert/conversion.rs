@@ -5,6 +5,7 @@
 //! held: one being filled, one handed over, one on its way.
 
 use std::{
+    fs::File,
     io::{self, Read, Write},
     sync::Arc,
 };
@@ -22,6 +23,7 @@ use crate::{
     failure::chain,
     feed::{self, ConvertError, Plan, Rejection, Summary},
     s3::S3Error,
+    spool::Spool,
 };
 
 /// A converted file whose last part is not written yet.
@@ -31,6 +33,8 @@ pub struct Converted<'a> {
     /// Lower-case hexadecimal, of the whole output.
     pub sha256: String,
     pub summary: Summary,
+    /// The report of rejected records, if there are any.
+    pub rejected: Option<File>,
 }
 
 /// Why there is no converted file.
@@ -63,12 +67,13 @@ pub async fn convert<'a>(
         return stream(plan, source, body, upload, part_bytes).await;
     }
     let bytes = body.collect().await.map_err(read_failed)?;
-    if feed::is_packed(&bytes) {
-        // What it takes to decompress can't be told from its size.
+    if feed::is_packed(&bytes) || plan.runs_jq() {
+        // What it takes to decompress can't be told from its size; and a jq program takes the time that it takes.
         return stream(plan, source, bytes.reader(), upload, part_bytes).await;
     }
     let mut writer = Whole::new(part_bytes.min(SMALL_OUTPUT));
-    match feed::convert(&plan, &source, &bytes[..], &mut writer) {
+    let mut spool = Spool::default();
+    match feed::convert_reporting(&plan, &source, &bytes[..], &mut writer, Some(&mut spool)) {
         Ok(summary) => {
             let (last, sha256) = writer.finish();
             Ok(Converted {
@@ -76,6 +81,7 @@ pub async fn convert<'a>(
                 last,
                 sha256,
                 summary,
+                rejected: spool.into_file().map_err(spool_failed)?,
             })
         }
         Err(ConvertError::Rejected(rejection)) => Err(Unconverted::Rejected(rejection)),
@@ -101,9 +107,12 @@ async fn stream<'a>(
             part: Whole::new(part_bytes),
             sender,
         };
-        let summary = feed::convert(&plan, &source, input, &mut writer)?;
+        let mut spool = Spool::default();
+        let summary =
+            feed::convert_reporting(&plan, &source, input, &mut writer, Some(&mut spool))?;
         let (last, sha256) = writer.part.finish();
-        Ok((summary, last, sha256))
+        let rejected = spool.into_file().map_err(ConvertError::Write)?;
+        Ok((summary, last, sha256, rejected))
     });
     let mut refused = None;
     while let Some(part) = parts.recv().await {
@@ -124,12 +133,13 @@ async fn stream<'a>(
         },
     };
     let unconverted = match (refused, result) {
-        (None, Ok((summary, last, sha256))) => {
+        (None, Ok((summary, last, sha256, rejected))) => {
             return Ok(Converted {
                 upload,
                 last,
                 sha256,
                 summary,
+                rejected,
             });
         }
         (Some(WriteError::Failed(error)), _) => Unconverted::Failed(error),
@@ -139,9 +149,7 @@ async fn stream<'a>(
         }
         (None, Err(ConvertError::Rejected(rejection))) => Unconverted::Rejected(rejection),
         (None, Err(ConvertError::Read(error))) => read_failed(error),
-        (None, Err(ConvertError::Write(error))) => {
-            Unconverted::Failed(S3Error::unavailable("UploadPart", chain(&error)))
-        }
+        (None, Err(ConvertError::Write(error))) => spool_failed(error),
     };
     upload.abort().await;
     Err(unconverted)
@@ -149,6 +157,10 @@ async fn stream<'a>(
 
 fn read_failed(error: io::Error) -> Unconverted {
     Unconverted::Failed(S3Error::unavailable("GetObject", chain(&error)))
+}
+
+fn spool_failed(error: io::Error) -> Unconverted {
+    Unconverted::Failed(S3Error::unavailable("UploadPart", chain(&error)))
 }
 
 /// Output in memory, hashed, and full at a size.

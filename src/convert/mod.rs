@@ -4,6 +4,7 @@
 //! * [`feeds`]: which feed an object belongs to, and how it converts; replaced while running
 //! * [`settle`]: one event to one ending: look, read, convert, write
 //! * [`source`], [`conversion`], [`output`]: the object as a stream, the engine, the fenced write
+//! * [`report`]: the rejected records, beside the output
 //! * [`answer`]: the records that say how an event ended
 //! * [`state`]: what is kept locally of an object's state
 
@@ -12,6 +13,7 @@ mod conversion;
 mod decide;
 mod feeds;
 mod output;
+mod report;
 mod settle;
 mod source;
 pub mod state;
@@ -23,7 +25,10 @@ use tracing::info;
 
 use crate::{
     config::{self, Config, Output, template::KeyTemplate},
-    feed::{Plan, spec::OutputFormat},
+    feed::{
+        Plan,
+        spec::{Compression, OutputFormat},
+    },
     kafka::{
         Decoded, Finished, Input, OutRecord, Position, RawRecord, Slot, Stage, StageSettings,
         StateBytes,
@@ -56,6 +61,7 @@ pub struct Feed {
     /// Hash of everything that decides output bytes or keys.
     pub mapping_hash: String,
     pub content_type: &'static str,
+    pub content_encoding: Option<&'static str>,
 }
 
 /// Why the stage can't be built from its configuration.
@@ -197,9 +203,10 @@ impl Feed {
             mapping_hash: state::hex(&Sha256::digest(decides)[..8]),
             plan: Arc::new(plan),
             content_type: match spec.output {
-                OutputFormat::Array => "application/json",
+                OutputFormat::Array | OutputFormat::Pretty => "application/json",
                 OutputFormat::Lines => "application/x-ndjson",
             },
+            content_encoding: spec.compress.map(Compression::content_encoding),
         })
     }
 }

@@ -50,6 +50,7 @@ pub struct Target {
     pub bucket: String,
     pub key: String,
     pub content_type: String,
+    pub content_encoding: Option<&'static str>,
     pub origin: Origin,
 }
 
@@ -287,6 +288,7 @@ impl<'a> Upload<'a> {
             .bucket(&target.bucket)
             .key(&target.key)
             .content_type(&target.content_type)
+            .set_content_encoding(target.content_encoding.map(str::to_owned))
             .set_metadata(Some(target.origin.metadata()));
         let response = options::multipart(request, self.options)
             .send()
@@ -340,6 +342,7 @@ impl<'a> Upload<'a> {
             .bucket(&target.bucket)
             .key(&target.key)
             .content_type(&target.content_type)
+            .set_content_encoding(target.content_encoding.map(str::to_owned))
             .set_metadata(Some(metadata))
             .set_if_match(expected.if_match())
             .set_if_none_match(expected.if_none_match())

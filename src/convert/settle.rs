@@ -10,10 +10,11 @@ use tracing::{debug, info, warn};
 
 use super::{
     Convert, Feed,
-    answer::{Ending, Refusal},
+    answer::{Ending, Refusal, Rejected, rejected_records},
     conversion::{self, Converted, Unconverted},
     decide::{self, Found, Look, Wanted},
     output::{self, Expected, Meaning, Origin, Target, Upload, WriteError},
+    report::{self, Unreported, check_key},
     source::{self, Fetched, Source, Version},
     state::Settled,
 };
@@ -22,7 +23,7 @@ use crate::{
     faults::{self, Fault},
     feed,
     kafka::Slot,
-    object::{ETag, MAX_KEY_BYTES, ObjectRef},
+    object::{ETag, ObjectRef},
     s3::{Failure, S3Error},
     topics::{ObjectEvent, Outcome, Output},
 };
@@ -35,7 +36,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What to do about an output of more parts than S3 allows.
-const TOO_MANY_PARTS: &str =
+pub(super) const TOO_MANY_PARTS: &str =
     "the output has more than the 10,000 parts that S3 allows; raise output.part_bytes";
 
 /// An event being settled.
@@ -188,15 +189,8 @@ impl Settling<'_> {
             ..
         } = source;
         let target = self.target(feed, &source);
-        if target.key.len() > MAX_KEY_BYTES {
-            let message = format!(
-                "the output's key would have {} bytes, S3 allows {MAX_KEY_BYTES}",
-                target.key.len()
-            );
-            return Ok(refused(
-                source,
-                Refusal::new("output_key_too_long", message),
-            ));
+        if let Err(refusal) = check_key(&target.key) {
+            return Ok(refused(source, *refusal));
         }
         let s3 = self.s3(&target.bucket);
         let upload = Upload::new(&s3, &target, &self.stage.output);
@@ -229,11 +223,23 @@ impl Settling<'_> {
         expected: &Expected,
     ) -> Result<Ending, Again> {
         let Converted {
-            upload,
+            mut upload,
             last,
             sha256,
             summary,
+            rejected,
         } = converted;
+        let s3 = self.s3(&target.bucket);
+        let report = match report::put(&s3, &self.stage.output, rejected, target).await {
+            Ok(report) => report,
+            Err(error) => {
+                upload.abort().await;
+                return match error {
+                    Unreported::Refused(refusal) => Ok(refused(source, *refusal)),
+                    Unreported::Failed(error) => Err(error.into()),
+                };
+            }
+        };
         let own = |etag| Written {
             etag,
             sha256: sha256.clone(),
@@ -275,6 +281,11 @@ impl Settling<'_> {
         Ok(Ending::Converted {
             source,
             outputs: vec![output],
+            rejected: Rejected {
+                count: number(summary.rejected),
+                first: rejected_records(summary.rejections),
+                output: report,
+            },
         })
     }
 
@@ -362,6 +373,7 @@ impl Settling<'_> {
             content_type: (self.stage.output.content_type.as_deref())
                 .unwrap_or(feed.content_type)
                 .to_owned(),
+            content_encoding: feed.content_encoding,
             origin: Origin::new(self.object, &source.etag, &feed.mapping_hash),
         }
     }

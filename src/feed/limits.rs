@@ -1,5 +1,7 @@
 //! How much of anything a file may have, so that no file can hurt the process that reads it.
 
+use std::time::Duration;
+
 /// Bounds on one file. Passing one rejects the file, each with a [`Reason`](super::Reason) of its own.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -25,6 +27,11 @@ pub struct Limits {
     pub zip_entries: usize,
     /// Containers inside each other. At most 16.
     pub nesting: usize,
+    /// Records that a jq program makes of one.
+    pub jq_outputs: usize,
+    /// How long a jq program may take for one record.
+    #[serde(with = "crate::config::pause")]
+    pub jq_timeout: Duration,
     /// The highest number that `fill_gaps` fills up to.
     pub gap: u32,
 }
@@ -56,6 +63,8 @@ impl Default for Limits {
             spool_bytes: 1 << 30,
             zip_entries: 1_000,
             nesting: 3,
+            jq_outputs: 1_000,
+            jq_timeout: Duration::from_secs(1),
             gap: 1_000,
         }
     }

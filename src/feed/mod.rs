@@ -11,19 +11,26 @@
 //! Promise: the same bytes and the same plan give the same output, memory is bounded by one record whatever the size of the file,
 //! and no input makes it panic, hang or fetch anything.
 
+mod batch;
 mod container;
 mod csv;
+mod encode;
 mod encoding;
 mod fields;
+mod jq;
 mod json;
 mod limits;
 mod names;
 mod plan;
 mod record_path;
 mod reject;
+mod rejects;
 pub mod spec;
+mod steps;
+mod switch;
 #[cfg(test)]
 mod tests;
+mod validate;
 mod warnings;
 mod window;
 mod write;
@@ -31,14 +38,18 @@ mod xml;
 
 use std::io::{Read, Write};
 
+pub use batch::{MAX_ABANDONED, abandoned_threads};
 pub use container::is_packed;
 use container::{Documents, Stream};
 pub use csv::DialectError;
+use encode::Encoder;
 pub use fields::{DateFormatError, FieldError, TypeError};
 pub use limits::Limits;
 use plan::Mapping;
 pub use plan::{Plan, PlanError};
 pub use reject::{ConvertError, Reason, Rejection};
+use rejects::Rejects;
+pub use rejects::{FIRST_REJECTIONS, MaxRejected};
 use spec::Format;
 pub use warnings::Warning;
 use write::Records;
@@ -59,7 +70,12 @@ pub struct Source {
 /// What a conversion came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
+    /// Records in the output.
     pub records: u64,
+    /// Records left out of it.
+    pub rejected: u64,
+    /// The first of those, at most [`FIRST_REJECTIONS`].
+    pub rejections: Vec<Rejection>,
     /// Bytes taken from the input, compressed if it was.
     pub input_bytes: u64,
     /// Bytes after decompression, in UTF-8.
@@ -78,28 +94,58 @@ const SNIFF_BYTES: usize = 4 << 10;
 pub fn convert(
     plan: &Plan,
     source: &Source,
+    input: impl Read,
+    output: impl Write,
+) -> Result<Summary, ConvertError> {
+    convert_reporting(plan, source, input, output, None)
+}
+
+/// The same, with a report of the records that are left out: each is a line of JSON.
+pub fn convert_reporting(
+    plan: &Plan,
+    source: &Source,
     mut input: impl Read,
     mut output: impl Write,
+    report: Option<&mut dyn Write>,
 ) -> Result<Summary, ConvertError> {
-    let mut records = Records::new(&mut output, plan.output, &plan.limits);
+    let report = report.map(|report| report as &mut dyn Write);
+    let output = Encoder::new(&mut output, plan.compression).map_err(ConvertError::Write)?;
+    let mut records = Records::new(output, plan.output, &plan.limits)
+        .tolerating(Rejects::new(report, plan.max_rejected))
+        .through(plan.batches(source)?);
     let mut documents = Documents::new(&mut input, &plan.limits, plan.encoding);
-    let mut is_empty = true;
-    while let Some(mut document) = documents.next()? {
-        is_empty = false;
-        convert_document(plan, source, &mut document, &mut records)
-            .map_err(|error| document.name(error))?;
-    }
-    if is_empty {
-        return Err(Rejection::because(Reason::EmptyFile, "there is no file in the zip").into());
-    }
+    let parsed = convert_documents(plan, source, &mut documents, &mut records);
+    records.settle(parsed)?;
+    let (rejected, rejections) = records.finish_rejects()?;
     records.finish()?;
     Ok(Summary {
-        records: records.count(),
+        records: records.written(),
+        rejected,
+        rejections,
         input_bytes: documents.input_bytes(),
         decoded_bytes: documents.text_bytes(),
         output_bytes: records.output_bytes(),
         warnings: records.warnings.take(),
     })
+}
+
+/// Converts one file after another: one, unless it is a zip.
+fn convert_documents<'p>(
+    plan: &'p Plan,
+    source: &'p Source,
+    documents: &mut Documents<'p>,
+    records: &mut Records<'_>,
+) -> Result<(), ConvertError> {
+    let mut is_empty = true;
+    while let Some(mut document) = documents.next()? {
+        is_empty = false;
+        convert_document(plan, source, &mut document, records)
+            .map_err(|error| document.name(error))?;
+    }
+    match is_empty {
+        true => Err(Rejection::because(Reason::EmptyFile, "there is no file in the zip").into()),
+        false => Ok(()),
+    }
 }
 
 /// Converts what is one file, or one entry of a zip, and nothing in it a container any more.

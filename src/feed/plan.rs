@@ -1,15 +1,25 @@
 //! A feed's configuration, compiled: everything that can be wrong with it is found here, before the first file.
 
+use std::sync::Arc;
+
 use encoding_rs::Encoding;
 use sha2::{Digest, Sha256};
 
+use super::Source;
+use super::batch::Batches;
 use super::csv::{DialectError, GivenDialect};
 use super::encoding;
 use super::fields::{self, FieldError, is_path_name};
+use super::jq::{Program, ProgramError};
 use super::limits::{Limits, MAX_DEPTH, MAX_NESTING, MAX_RECORD_BYTES};
 use super::names::{NameTest, Namespaces};
 use super::record_path::RecordPath;
-use super::spec::{self, CsvSpec, Format, OutputFormat, Spec};
+use super::reject::ConvertError;
+use super::rejects::MaxRejected;
+use super::spec::{self, CaseSpec, Compression, CsvSpec, Format, OutputFormat, Spec};
+use super::steps::{Case, Steps};
+use super::switch::Switch;
+use super::validate::Schema;
 
 /// Part of every mapping hash. To be raised by a change that gives other bytes for the same input and configuration.
 const ENGINE_VERSION: u32 = 2;
@@ -21,11 +31,14 @@ pub struct Plan {
     /// Of files that don't say.
     pub(super) encoding: Option<&'static Encoding>,
     pub(super) output: OutputFormat,
+    pub(super) compression: Option<Compression>,
+    pub(super) max_rejected: MaxRejected,
     pub(super) limits: Limits,
     pub(super) namespaces: Namespaces,
     pub(super) record: RecordPath,
     pub(super) csv: GivenDialect,
     pub(super) mapping: Mapping,
+    steps: Arc<Steps>,
     hash: String,
 }
 
@@ -65,6 +78,18 @@ pub enum PlanError {
         "the encoding {0:?} is not one of the Encoding Standard's labels: utf-8, windows-1252 ..."
     )]
     Encoding(String),
+    #[error("the jq program can't be compiled")]
+    Program(#[source] ProgramError),
+    #[error("the schema can't be used: {0}")]
+    Schema(String),
+    #[error("the case {name:?} can't be compiled")]
+    Case { name: String, source: Box<Self> },
+    #[error("`switch` is {0:?}, which is not a path such as \".type\"")]
+    Switch(String),
+    #[error("`switch` needs `cases`, and `cases` need `switch`")]
+    SwitchWithoutCases,
+    #[error("with `switch`, `{0}` stands in the cases")]
+    BesideSwitch(&'static str),
     #[error("the limit on depth is {0}, more than {MAX_DEPTH}")]
     Depth(usize),
     #[error("the limit on the bytes of a record is {0}, more than {MAX_RECORD_BYTES}")]
@@ -89,19 +114,43 @@ impl Plan {
             format: spec.format,
             encoding: spec.encoding.as_deref().map(known_encoding).transpose()?,
             output: spec.output,
+            compression: spec.compress,
+            max_rejected: spec.max_rejected,
             limits,
             record: RecordPath::compile(spec.record.as_ref(), &namespaces)?,
             csv: GivenDialect::compile(spec.format, &spec.csv)?,
             mapping: Mapping::compile(spec, &namespaces)?,
+            steps: Arc::new(Steps::compile(spec, &namespaces)?),
             namespaces,
             hash: mapping_hash(spec),
         })
     }
 
     /// Sixteen hex digits over all that decides what bytes an input becomes: the configuration's meaning, the order of `fields`
-    /// included, and the engine's version. Limits decide whether there is an output, not what it is, and are left out.
+    /// included, and the engine's version. Limits and `max_rejected` decide whether there is an output, not what it is, and are left out.
     pub fn mapping_hash(&self) -> &str {
         &self.hash
+    }
+
+    /// Whether a conversion runs jq programs, which take their time.
+    pub fn runs_jq(&self) -> bool {
+        self.steps.run_jq()
+    }
+
+    /// What is done to the records of one file before they are output, if anything.
+    pub(super) fn batches<'p>(
+        &'p self,
+        source: &'p Source,
+    ) -> Result<Option<Batches<'p>>, ConvertError> {
+        match self.steps.are_none() {
+            true => Ok(None),
+            false => Batches::new(&self.steps, &self.limits, source).map(Some),
+        }
+    }
+
+    /// Whether a file may be converted without some of its records.
+    pub fn tolerates_rejections(&self) -> bool {
+        self.max_rejected != MaxRejected::default()
     }
 }
 
@@ -120,6 +169,76 @@ impl Mapping {
                 .map(Self::Whole),
         }
     }
+}
+
+impl Steps {
+    fn compile(spec: &Spec, namespaces: &Namespaces) -> Result<Self, PlanError> {
+        let Some(path) = &spec.switch else {
+            if !spec.cases.is_empty() {
+                return Err(PlanError::SwitchWithoutCases);
+            }
+            return Ok(Self {
+                switch: None,
+                // The fields are found while the record is parsed.
+                cases: vec![Case {
+                    fields: None,
+                    jq: program(spec.jq.as_deref())?,
+                    schema: schema(spec.schema.as_ref())?,
+                }],
+            });
+        };
+        if spec.cases.is_empty() {
+            return Err(PlanError::SwitchWithoutCases);
+        }
+        let beside = [
+            (spec.fields.is_some(), "fields"),
+            (spec.jq.is_some(), "jq"),
+            (spec.schema.is_some(), "schema"),
+        ];
+        if let Some((_, key)) = beside.into_iter().find(|(is_set, _)| *is_set) {
+            return Err(PlanError::BesideSwitch(key));
+        }
+        let compile = |(name, case): (&String, &CaseSpec)| {
+            Case::compile(case, namespaces).map_err(|source| PlanError::Case {
+                name: name.clone(),
+                source: source.into(),
+            })
+        };
+        Ok(Self {
+            switch: Some(
+                Switch::compile(path, spec.cases.keys())
+                    .ok_or_else(|| PlanError::Switch(path.clone()))?,
+            ),
+            cases: spec.cases.iter().map(compile).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Case {
+    fn compile(case: &CaseSpec, namespaces: &Namespaces) -> Result<Self, PlanError> {
+        let compile = |fields| {
+            fields::Mapping::compile(fields, namespaces)
+                .map_err(|(field, source)| PlanError::Field { field, source })
+        };
+        Ok(Self {
+            fields: case.fields.as_ref().map(compile).transpose()?,
+            jq: program(case.jq.as_deref())?,
+            schema: schema(case.schema.as_ref())?,
+        })
+    }
+}
+
+fn program(text: Option<&str>) -> Result<Option<Program>, PlanError> {
+    text.map(Program::compile)
+        .transpose()
+        .map_err(PlanError::Program)
+}
+
+fn schema(schema: Option<&serde_json::Value>) -> Result<Option<Schema>, PlanError> {
+    schema
+        .map(Schema::compile)
+        .transpose()
+        .map_err(PlanError::Schema)
 }
 
 fn array_path(path: &str, namespaces: &Namespaces) -> Result<Vec<NameTest>, PlanError> {
@@ -173,6 +292,7 @@ fn mapping_hash(spec: &Spec) -> String {
     canonical.arrays.sort_unstable();
     canonical.arrays.dedup();
     canonical.record = canonical.record.map(spec::RecordPath::canonical);
+    canonical.max_rejected = MaxRejected::default();
     let canonical = serde_json::to_vec(&(ENGINE_VERSION, canonical))
         .expect("a spec is text, numbers and tables with text for keys");
     Sha256::digest(canonical)[..8]

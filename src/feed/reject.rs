@@ -7,6 +7,8 @@
 use std::fmt;
 use std::io;
 
+use serde::{Serialize, Serializer};
+
 /// Why a conversion did not come to its end. What was written until then is not an output.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
@@ -41,14 +43,14 @@ impl ConvertError {
     }
 }
 
-/// What is wrong with a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is wrong with a file, or with one of its records. As JSON it is a line of the file of rejected records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejection {
+    /// The record it happened in, the first being 1.
+    pub record: Option<u64>,
     pub reason: Reason,
     /// A lower-case fragment for people; does not repeat the place.
     pub message: String,
-    /// The record it happened in, the first being 1.
-    pub record: Option<u64>,
     /// The first line is 1.
     pub line: Option<u64>,
     /// Bytes into the line, the first being 1.
@@ -59,6 +61,12 @@ pub struct Rejection {
     pub path: Option<String>,
     /// What stands there: printable, at most 120 characters.
     pub excerpt: Option<String>,
+    /// How many records were rejected, of a file that has too many.
+    #[serde(skip)]
+    pub rejected_count: u64,
+    /// The first of those.
+    #[serde(skip)]
+    pub rejected: Vec<Rejection>,
 }
 
 const MAX_EXCERPT_CHARS: usize = 120;
@@ -112,6 +120,18 @@ pub enum Reason {
     TooManyEntries,
     /// An entity other than the five that XML predefines.
     EntityNotAllowed,
+    /// More rejected records than the feed's `max_rejected`.
+    TooManyRejections,
+    /// A record that does not fit the feed's schema.
+    SchemaViolation,
+    /// A jq program that fails on a record.
+    MappingError,
+    /// A jq program that does not end in its time.
+    MappingTimeout,
+    /// A jq program that makes too many records of one.
+    TooManyOutputs,
+    /// A record of a kind that the feed's `switch` has no case for.
+    UnknownType,
 }
 
 impl Reason {
@@ -148,7 +168,32 @@ impl Reason {
             Self::TooManyContainers => "too_many_containers",
             Self::TooManyEntries => "too_many_entries",
             Self::EntityNotAllowed => "entity_not_allowed",
+            Self::TooManyRejections => "too_many_rejections",
+            Self::SchemaViolation => "schema_violation",
+            Self::MappingError => "mapping_error",
+            Self::MappingTimeout => "mapping_timeout",
+            Self::TooManyOutputs => "too_many_outputs",
+            Self::UnknownType => "unknown_type",
         }
+    }
+
+    /// Whether it is about one record, which can be left out, and not about the file.
+    pub fn is_of_record(self) -> bool {
+        matches!(
+            self,
+            Self::MissingField
+                | Self::InvalidValue
+                | Self::RaggedRow
+                | Self::SchemaViolation
+                | Self::MappingError
+                | Self::UnknownType
+        )
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
     }
 }
 
@@ -198,14 +243,16 @@ impl Rejection {
     /// Boxed, because it is large and rare.
     pub(super) fn because(reason: Reason, message: impl Into<String>) -> Box<Self> {
         Box::new(Self {
+            record: None,
             reason,
             message: message.into(),
-            record: None,
             line: None,
             column: None,
             byte_offset: None,
             path: None,
             excerpt: None,
+            rejected_count: 0,
+            rejected: Vec::new(),
         })
     }
 

@@ -28,6 +28,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::rejects::MaxRejected;
+
 /// How the bytes of a feed become records, and the records JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -56,6 +58,31 @@ pub struct Spec {
     /// How a CSV file is written.
     #[serde(skip_serializing_if = "CsvSpec::is_default")]
     pub csv: CsvSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub compress: Option<Compression>,
+    /// A jq program for each record, after `fields` if there are any. What it gives are the records of the output.
+    #[serde(skip_serializing_if = "is_default")]
+    pub jq: Option<String>,
+    /// A JSON Schema for each record as it is output.
+    #[serde(skip_serializing_if = "is_default")]
+    pub schema: Option<serde_json::Value>,
+    /// Where a record, converted whole, says of which of the `cases` it is: `.type`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub switch: Option<String>,
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    pub cases: IndexMap<String, CaseSpec>,
+    /// How many rejected records are left out before the file is refused.
+    #[serde(skip_serializing_if = "is_default")]
+    pub max_rejected: MaxRejected,
+}
+
+/// What becomes of the records of one kind. Paths are those of the record converted whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaseSpec {
+    pub fields: Option<Fields>,
+    pub jq: Option<String>,
+    pub schema: Option<serde_json::Value>,
 }
 
 /// One path to the records, or several.
@@ -130,6 +157,11 @@ impl CsvSpec {
     }
 }
 
+/// What is not said takes no part in the mapping hash, so that a new setting does not change the hash of a feed without it.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Output keys in the order in which they are written, and where their values come from.
 pub type Fields = IndexMap<String, FieldSpec>;
 
@@ -157,6 +189,26 @@ pub enum OutputFormat {
     Array,
     /// One record per line.
     Lines,
+    /// One JSON array, indented for people.
+    Pretty,
+}
+
+/// What an output is compressed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// As HTTP and S3 name it.
+    pub fn content_encoding(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
 }
 
 /// Where one output value comes from. Paths are relative to the record, or to the element of the nearest `each`.

@@ -23,10 +23,11 @@ struct Stat {
 }
 
 impl Fingerprint {
-    /// Of the main file and the files of the folder; one that can't be looked at counts as absent.
-    pub fn take(file: Option<PathBuf>, folder: Option<PathBuf>) -> Self {
+    /// Of the main file, the files of the folder, and those that feeds name; one that can't be looked at counts as absent.
+    pub fn take(file: Option<PathBuf>, folder: Option<PathBuf>, documents: Vec<PathBuf>) -> Self {
         let partners = folder.and_then(|folder| feed_files(&folder).ok());
         let paths = file.into_iter().chain(partners.into_iter().flatten());
+        let paths = paths.chain(documents);
         Self(
             paths
                 .map(|path| {
@@ -64,7 +65,14 @@ mod tests {
             folder.path().join("feedmill.toml"),
             folder.path().join("feeds.d"),
         );
-        let look = || Fingerprint::take(Some(main.clone()), Some(feeds.clone()));
+        let program = folder.path().join("nsx.jq");
+        let look = || {
+            Fingerprint::take(
+                Some(main.clone()),
+                Some(feeds.clone()),
+                vec![program.clone()],
+            )
+        };
         let mut last = look();
         let mut is_new = || {
             let found = look();
@@ -86,6 +94,8 @@ mod tests {
         assert!(!is_new(), "what is skipped does not count");
         fs::remove_file(feeds.join("x.toml")).unwrap();
         assert!(is_new(), "a partner's file that goes");
+        fs::write(&program, ".").unwrap();
+        assert!(is_new(), "a program that a feed names");
     }
 
     #[test]
@@ -98,9 +108,12 @@ mod tests {
         }
         symlink("..1", at("..data")).unwrap();
         symlink("..data/x.toml", at("x.toml")).unwrap();
-        let before = Fingerprint::take(None, Some(folder.path().into()));
+        let before = Fingerprint::take(None, Some(folder.path().into()), vec![]);
         symlink("..2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
-        assert_ne!(Fingerprint::take(None, Some(folder.path().into())), before);
+        assert_ne!(
+            Fingerprint::take(None, Some(folder.path().into()), vec![]),
+            before
+        );
     }
 }

@@ -20,7 +20,7 @@ pub use avro::{DecodeError, decode, encode};
 pub use dead_letter::DeadLetter;
 pub use event::{ALTERED_OUTPUT, Attempt, Intent, ObjectEvent};
 pub use rejected::{RejectedNotification, SAVED_BODY_BYTES};
-pub use result::{Outcome, Output, ResultRecord};
+pub use result::{Outcome, Output, RejectedOutput, RejectedRecord, ResultRecord};
 pub use state::{ObjectState, Status};
 
 /// Longest text kept of a message that a server or a parser wrote, in bytes: records stay committable by construction.

@@ -63,6 +63,31 @@ pub struct Output {
     pub records: i64,
 }
 
+/// Why a record was left out, and where it is; texts are cut to [`RejectedRecord::TEXT_BYTES`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedRecord {
+    pub record: Option<i64>,
+    pub line: Option<i64>,
+    pub column: Option<i64>,
+    pub byte_offset: Option<i64>,
+    pub path: Option<String>,
+    pub reason: String,
+    pub message: String,
+    pub excerpt: Option<String>,
+}
+
+impl RejectedRecord {
+    /// Twenty of them have to fit into a result.
+    pub const TEXT_BYTES: usize = 300;
+}
+
+/// The file that has all rejected records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedOutput {
+    pub bucket: String,
+    pub key: String,
+}
+
 /// The record of `results`; field meanings stand in `schemas/Result.avsc`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultRecord {
@@ -91,9 +116,12 @@ pub struct ResultRecord {
     pub finished_at: Millis,
     pub worker: String,
     pub trace_parent: Option<String>,
+    pub rejected: i64,
+    pub rejections: Vec<RejectedRecord>,
+    pub rejected_output: Option<RejectedOutput>,
 }
 
-topic_record!(ResultRecord, "Result", earlier: ["1"]);
+topic_record!(ResultRecord, "Result", earlier: ["1", "2"]);
 
 #[cfg(test)]
 mod tests {
@@ -136,6 +164,21 @@ mod tests {
                 finished_at: Millis(3),
                 worker: "w".into(),
                 trace_parent: None,
+                rejected: 1,
+                rejections: vec![RejectedRecord {
+                    record: Some(1),
+                    line: None,
+                    column: None,
+                    byte_offset: Some(7),
+                    path: None,
+                    reason: "missing_field".into(),
+                    message: "m".into(),
+                    excerpt: None,
+                }],
+                rejected_output: Some(RejectedOutput {
+                    bucket: "out".into(),
+                    key: "a.xml.json.rejected.jsonl".into(),
+                }),
             };
             assert_eq!(decode::<ResultRecord>(&encode(&result)).unwrap(), result);
             assert_eq!(

@@ -34,6 +34,7 @@ pub struct Stored {
     pub metadata: HashMap<String, String>,
     pub content_type: Option<String>,
     pub cache_control: Option<String>,
+    pub content_encoding: Option<String>,
 }
 
 /// One entry of a listing.
@@ -115,6 +116,7 @@ impl Store {
         let metadata = answer.metadata().cloned().unwrap_or_default();
         let content_type = answer.content_type().map(str::to_owned);
         let cache_control = answer.cache_control().map(str::to_owned);
+        let content_encoding = answer.content_encoding().map(str::to_owned);
         let body = tokio::time::timeout(OPERATION_TIMEOUT, answer.body.collect()).await;
         let bytes = body.context("the body does not end")??.to_vec();
         Ok(Some(Stored {
@@ -123,6 +125,7 @@ impl Store {
             metadata,
             content_type,
             cache_control,
+            content_encoding,
         }))
     }
 

@@ -78,6 +78,12 @@ fn check_names(feeds: &[Feed], findings: &mut Vec<Finding>) {
 /// A mapping that is not in use stops nothing.
 fn check_mappings(feeds: &[Feed], limits: &Limits, findings: &mut Vec<Finding>) {
     for feed in feeds {
+        let cases = feed.cases.values().map(|case| (&case.jq, &case.jq_file));
+        let mut programs = cases.chain([(&feed.jq, &feed.jq_file)]);
+        if programs.any(|(jq, file)| jq.is_some() && file.is_some()) {
+            let message = format!("{}: jq and jq_file are both set; one must go", feed.label());
+            findings.push(Finding::error(message));
+        }
         if let Err(error) = Plan::compile(&feed.spec(), limits.clone()) {
             let message = format!("{}: {}", feed.label(), chain(&error));
             findings.push(match feed.enabled {

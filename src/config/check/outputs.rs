@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 
 use crate::config::matcher::one_ends_the_other;
-use crate::config::template::KeyTemplate;
+use crate::config::template::{KeyTemplate, REJECTED_SUFFIX};
 use crate::config::{Config, Feed, Layout};
+use crate::feed::MaxRejected;
 
 use super::Finding;
 use super::feeds::Parsed;
@@ -97,10 +98,20 @@ fn check_loops(
             Layout::Mirror => outputs.after.as_str(),
             Layout::Versioned => VERSIONED_SUFFIX,
         };
+        let report = format!("{suffix}{REJECTED_SUFFIX}");
+        let mut suffixes = vec![suffix];
+        if outputs.source.feed.max_rejected != MaxRejected::default() {
+            suffixes.push(&report);
+        }
+        let reads = |reader: &&Parsed| {
+            suffixes
+                .iter()
+                .any(|suffix| one_ends_the_other(suffix, reader.source.suffix()))
+        };
         // Certain in its no, careful in its yes.
         let reader = readers
             .related(&outputs.prefix)
-            .filter(|reader| one_ends_the_other(suffix, reader.source.suffix()))
+            .filter(reads)
             .min_by_key(|reader| reader.index);
         if let Some(reader) = reader {
             findings.push(loops(config, outputs, reader.feed));

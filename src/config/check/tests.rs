@@ -354,6 +354,21 @@ fn the_outputs_of_one_feed_are_no_sources_of_another_either() {
 }
 
 #[test]
+fn the_reports_of_rejected_records_are_no_sources_either() {
+    let found = |max_rejected: &str| {
+        findings(&format!(
+            "kafka.brokers = ['a:1']\noutput.bucket = 'a'\n[[feeds]]\nname = 'nsx'\nmatch = 's3://a/nsx/*.xml'\n{max_rejected}\n[[feeds]]\nname = 'lines'\nmatch = 's3://a/**/*.jsonl'"
+        ))
+    };
+    assert_eq!(found(""), Vec::<String>::new());
+    let looped = found("max_rejected = 1");
+    assert!(
+        looped[0].contains("feed \"lines\": its match s3://a/**/*.jsonl can take"),
+        "{looped:?}"
+    );
+}
+
+#[test]
 fn an_output_key_that_is_no_template_says_why() {
     only(
         "output.key = 'products.json'",

@@ -50,13 +50,18 @@ pub fn convert<'p>(
     let (mut columns, count) = columns?;
     loop {
         let step = match rows.next() {
-            Ok(true) => record(&mut columns, count, given.trim, &rows, records),
+            Ok(true) => {
+                if records.wants_places() {
+                    records.at(rows.place());
+                }
+                record(&mut columns, count, given.trim, &rows, records)
+            }
             Ok(false) => return Ok(()),
             Err(error) => Err(error),
         };
         // Whatever is wrong with a row, the next one can be read, unless it is the reading that failed.
         if let Err(error) = step {
-            return Err(locate(error, Some(records.count() + 1), &mut rows));
+            records.reject(locate(error, Some(records.count() + 1), &mut rows))?;
         }
     }
 }

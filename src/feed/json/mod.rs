@@ -132,15 +132,24 @@ impl Walk<'_, '_, '_> {
         scanner.peek()?;
         scanner.begin_record();
         self.is_in_record = true;
-        match &mut self.mapping {
-            Mapping::Whole => self.records.add(|record| scanner.value(record))?,
+        if self.records.wants_places() {
+            self.records.at(scanner.place());
+        }
+        let added = match &mut self.mapping {
+            Mapping::Whole => self.records.add(|record| scanner.value(record)),
             Mapping::Fields(capture) => {
                 let place = scanner.place();
-                read_fields(capture, scanner)?;
-                self.records
-                    .add(|record| capture.write_record(record))
-                    .map_err(|error| error.complete(|rejection| rejection.place(place)))?;
+                read_fields(capture, scanner).and_then(|()| {
+                    self.records
+                        .add(|record| capture.write_record(record))
+                        .map_err(|error| error.complete(|rejection| rejection.place(place)))
+                })
             }
+        };
+        if let Err(error) = added {
+            let error = self.locate(error, scanner);
+            self.is_in_record = false;
+            self.records.reject(error)?;
         }
         self.is_in_record = false;
         scanner.end_record();
@@ -168,14 +177,30 @@ fn read_fields(
     capture: &mut Capture<'_>,
     scanner: &mut Scanner<'_, '_>,
 ) -> Result<(), ConvertError> {
+    let mut refused = None;
     if scanner.peek()? != b'{' {
-        return Err(Rejection::because(Reason::InvalidValue, "the record is not an object").into());
+        let rejection = Rejection::because(Reason::InvalidValue, "the record is not an object");
+        refuse(rejection, &mut refused, scanner)?;
+    } else {
+        capture.reset();
+        match capture.find_key("") {
+            Some(record) => read_value(record, false, capture, scanner, &mut refused)?,
+            None => scanner.value(&mut Skip)?,
+        }
     }
-    capture.reset();
-    match capture.find_key("") {
-        Some(record) => read_value(record, false, capture, scanner),
-        None => scanner.value(&mut Skip),
-    }
+    refused.map_or(Ok(()), |rejection| Err(rejection.into()))
+}
+
+/// Passes over a value that rejects its record. The record is read to its end all the same: the next one begins there.
+fn refuse(
+    mut rejection: Box<Rejection>,
+    refused: &mut Option<Box<Rejection>>,
+    scanner: &mut Scanner<'_, '_>,
+) -> Result<(), ConvertError> {
+    rejection.place(scanner.place());
+    rejection.excerpt = excerpt(scanner.upcoming());
+    refused.get_or_insert(rejection);
+    scanner.value(&mut Skip)
 }
 
 /// Takes the next value for `step`.
@@ -184,10 +209,11 @@ fn read_value(
     is_element: bool,
     capture: &mut Capture<'_>,
     scanner: &mut Scanner<'_, '_>,
+    refused: &mut Option<Box<Rejection>>,
 ) -> Result<(), ConvertError> {
     match scanner.peek()? {
-        b'[' => scanner.array(|scanner| read_value(step, true, capture, scanner)),
-        b'{' => read_object(step, capture, scanner),
+        b'[' => scanner.array(|scanner| read_value(step, true, capture, scanner, refused)),
+        b'{' => read_object(step, capture, scanner, refused),
         // A null is a missing value; as an element of an array it still has its place there.
         b'n' if is_element => {
             capture.enter(step)?;
@@ -215,19 +241,19 @@ fn read_object(
     step: StepId,
     capture: &mut Capture<'_>,
     scanner: &mut Scanner<'_, '_>,
+    refused: &mut Option<Box<Rejection>>,
 ) -> Result<(), ConvertError> {
     capture.enter(step)?;
     if capture.wants_value() {
-        let rejection = Rejection::because(
-            Reason::InvalidValue,
-            "an object stands where one value is wanted",
-        );
-        return Err(rejection.with_path(capture.open_path()).into());
+        let message = "an object stands where one value is wanted";
+        let rejection = Rejection::because(Reason::InvalidValue, message);
+        refuse(rejection.with_path(capture.open_path()), refused, scanner)?;
+    } else {
+        scanner.object(|scanner, key| match capture.find_key(key) {
+            Some(child) => read_value(child, false, capture, scanner, refused),
+            None => scanner.value(&mut Skip),
+        })?;
     }
-    scanner.object(|scanner, key| match capture.find_key(key) {
-        Some(child) => read_value(child, false, capture, scanner),
-        None => scanner.value(&mut Skip),
-    })?;
     capture.leave(Content::Nothing);
     Ok(())
 }

@@ -408,6 +408,7 @@ pub fn malformed(message: &str) -> Box<Rejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::encode::Encoder;
     use crate::feed::spec::OutputFormat;
     use crate::feed::write::Records;
 
@@ -419,10 +420,15 @@ mod tests {
         let mut output = Vec::new();
         let mut stream = Stream::open(&mut json, &limits)?;
         let mut scanner = Scanner::new(&mut stream, &limits);
-        let mut records = Records::new(&mut output, OutputFormat::Lines, &limits);
+        let mut records = Records::new(
+            Encoder::new(&mut output, None).unwrap(),
+            OutputFormat::Lines,
+            &limits,
+        );
         records.add(|record| scanner.value(record))?;
         assert!(scanner.next()?.is_none(), "something is left");
         records.finish()?;
+        drop(records);
         Ok(String::from_utf8(output).unwrap().trim_end().to_owned())
     }
 

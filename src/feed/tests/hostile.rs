@@ -20,6 +20,8 @@ const SMALL: Limits = Limits {
     zip_entries: 1_000,
     nesting: 3,
     gap: 1_000,
+    jq_outputs: 10,
+    jq_timeout: std::time::Duration::from_millis(100),
 };
 
 /// `head`, then `body` for ever.

@@ -9,7 +9,9 @@ mod json;
 pub mod packing;
 mod properties;
 mod records;
+mod rejected;
 mod samples;
+mod steps;
 mod xml;
 
 use super::*;

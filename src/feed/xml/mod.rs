@@ -68,7 +68,7 @@ pub fn convert<'p>(
             }
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(error) => return Err(events.locate(walk.describe(error))),
+            Err(error) => walk.leave_out(events.locate(walk.describe(error)))?,
         }
     }
 }
@@ -86,6 +86,8 @@ struct Walk<'a, 'p, 'w, M> {
     used: PathSet,
     /// How deep the record in hand is; 0 outside records.
     record_depth: usize,
+    /// Whether the record in hand is complete: only then can it be left out.
+    is_complete: bool,
     /// Where the record in hand begins, once its first event is done with.
     record_place: Option<Place>,
 }
@@ -101,6 +103,7 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             on_path: Vec::new(),
             used: PathSet::NONE,
             record_depth: 0,
+            is_complete: false,
             record_place: None,
         }
     }
@@ -165,26 +168,45 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
         if self.record_depth > 0 {
             self.mapping.end();
             if self.depth == self.record_depth {
+                self.is_complete = true;
                 self.write()?;
+                self.is_complete = false;
+                self.record_depth = 0;
             }
         }
+        self.close();
+        Ok(())
+    }
+
+    fn close(&mut self) {
         if self.on_path.len() == self.depth {
             self.on_path.pop();
         }
         self.scopes.leave(self.depth);
         self.depth -= 1;
+    }
+
+    /// Goes on after the record that ends here, if it is the record that is rejected and not the file.
+    fn leave_out(&mut self, error: ConvertError) -> Result<(), ConvertError> {
+        if !std::mem::take(&mut self.is_complete) {
+            return Err(error);
+        }
+        self.records.reject(error)?;
+        self.record_depth = 0;
+        self.close();
         Ok(())
     }
 
     fn write(&mut self) -> Result<(), ConvertError> {
+        if let Some(place) = self.record_place {
+            self.records.at(place);
+        }
         self.records
             .add(|record| self.mapping.write(record))
             .map_err(|error| match self.record_place {
                 Some(place) => error.complete(|rejection| rejection.place(place)),
                 None => error,
-            })?;
-        self.record_depth = 0;
-        Ok(())
+            })
     }
 
     fn finish(&mut self) -> Result<(), ConvertError> {

@@ -274,9 +274,14 @@ fn stray_outputs(dump: &Dump, expected: &Expectations, records: &Records) -> Vec
         let key = record.key.strip_prefix(&bucket);
         accounted.extend(key.map(|key| expected.output_key.replace("{key}", key)));
     }
+    // A report of rejected records goes with its output.
+    let is_accounted = |key: &str| {
+        let output = key.strip_suffix(".rejected.jsonl").unwrap_or(key);
+        accounted.contains(key) || accounted.contains(output)
+    };
     dump.outputs
         .iter()
-        .filter(|output| !accounted.contains(&output.key))
+        .filter(|output| !is_accounted(&output.key))
         .map(|output| Violation::UnaccountedOutput {
             output: output.key.clone(),
         })
