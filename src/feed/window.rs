@@ -29,6 +29,8 @@ pub struct Window<'s, 'r> {
     counted: Place,
     counted_to: usize,
     is_over: bool,
+    /// Why the stream ended, until what came before it has been used up.
+    failure: Option<ConvertError>,
 }
 
 impl<'s, 'r> Window<'s, 'r> {
@@ -45,6 +47,7 @@ impl<'s, 'r> Window<'s, 'r> {
             allowed_from: 0,
             counted_to: 0,
             is_over: false,
+            failure: None,
         }
     }
 
@@ -89,7 +92,7 @@ impl<'s, 'r> Window<'s, 'r> {
     }
 
     /// Reads on until the rest has doubled, or the file is over: whoever looks at the rest again each time looks at every byte
-    /// a bounded number of times.
+    /// a bounded number of times. An error comes only when nothing stands before it any more, however the bytes arrive.
     #[cold]
     pub fn read_on(&mut self) -> Result<(), ConvertError> {
         let len = self.rest().len();
@@ -98,16 +101,33 @@ impl<'s, 'r> Window<'s, 'r> {
         self.text.drain(..self.start);
         self.passed += self.start as u64;
         (self.start, self.counted_to) = (0, 0);
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         let wanted = (2 * len).min(len + self.limits.record_bytes).max(1);
         while !self.is_over && self.text.len() < wanted {
-            self.read_chunk()?;
+            self.stream.allow();
+            let has_grown = self.text.len() > len;
+            if let Err(error) = self.stream.peek(CHARACTER_BYTES) {
+                if !has_grown {
+                    return Err(error);
+                }
+                self.failure = Some(error);
+                break;
+            }
+            match self.take_text() {
+                Ok(()) => {}
+                Err(rejection) if !has_grown => return Err(rejection.into()),
+                // It will be met again.
+                Err(_) => break,
+            }
         }
         Ok(())
     }
 
-    fn read_chunk(&mut self) -> Result<(), ConvertError> {
-        self.stream.allow();
-        let buffered = self.stream.peek(CHARACTER_BYTES)?;
+    /// Takes what is text of the stream's buffer.
+    fn take_text(&mut self) -> Result<(), Box<Rejection>> {
+        let buffered = self.stream.buffered();
         let chunk = &buffered[..buffered.len().min(self.limits.record_bytes)];
         let text = match std::str::from_utf8(chunk) {
             Ok(text) => text,
@@ -115,7 +135,7 @@ impl<'s, 'r> Window<'s, 'r> {
                 std::str::from_utf8(&chunk[..error.valid_up_to()]).unwrap_or_default()
             }
             Err(error) if error.error_len().is_none() && chunk.len() < buffered.len() => {
-                return Err(too_large(self.limits).into());
+                return Err(too_large(self.limits));
             }
             Err(error) => {
                 let (reason, message) = match error.error_len() {
@@ -124,9 +144,7 @@ impl<'s, 'r> Window<'s, 'r> {
                 };
                 let head = &chunk[..chunk.len().min(CHARACTER_BYTES)];
                 let shown = [self.text.as_bytes(), head].concat();
-                return Err(Rejection::because(reason, message)
-                    .with_excerpt(&shown)
-                    .into());
+                return Err(Rejection::because(reason, message).with_excerpt(&shown));
             }
         };
         let taken = text.len();

@@ -195,3 +195,43 @@ fn json_arriving_byte_by_byte_gives_the_same_output() {
         }
     }
 }
+
+#[test]
+fn what_stands_before_a_damaged_place_is_refused_first_however_the_bytes_arrive() {
+    struct Steps<'a>(&'a [u8], usize);
+    impl Read for Steps<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let end = buffer.len().min(self.1);
+            self.0.read(&mut buffer[..end])
+        }
+    }
+    let plan = plan_within(
+        Limits::default(),
+        "[fields]\nn = { path = 'n', type = 'integer' }",
+    );
+    let refusals = |input: &[u8]| {
+        let refusal = |step| {
+            let rejection = run(&plan, Steps(input, step)).unwrap_err();
+            (rejection.reason, rejection.byte_offset, rejection.excerpt)
+        };
+        let refusals: std::collections::HashSet<_> = (1..80).map(refusal).collect();
+        refusals.into_iter().collect::<Vec<_>>()
+    };
+    // The beginning of a file is looked at in one piece.
+    let head = format!("<r><!--{}-->", " ".repeat(5_000));
+    for padding in 50..80 {
+        let wrong = format!("{head}<!--{}--><p><n>x</n></p><p>", " ".repeat(padding));
+        let damaged = |text: &str| [text.as_bytes(), b"\xff</p></r>"].concat();
+        let value = Some((head.len() + padding + 7) as u64);
+        assert_eq!(
+            refusals(&damaged(&wrong)),
+            [(Reason::InvalidValue, value, Some("x".into()))]
+        );
+        let right = refusals(&damaged(&wrong.replace('x', "1")));
+        let damage = Some(wrong.len() as u64);
+        assert_eq!(
+            right,
+            [(Reason::InvalidEncoding, damage, Some("\u{fffd}</p".into()))]
+        );
+    }
+}
