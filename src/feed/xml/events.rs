@@ -64,11 +64,16 @@ impl<'s, 'r> Events<'s, 'r> {
         self.tokens.allow();
     }
 
-    /// The next event, or why there is none.
+    /// Goes on to the next piece of the document, which is an event or wrong.
     #[inline]
-    pub fn next(&mut self) -> Result<Token<'_>, ConvertError> {
+    pub fn advance(&mut self) -> Result<Piece, ConvertError> {
         let name = self.open.last().map_or("", |&start| &self.names[start..]);
-        let piece = self.tokens.next(name)?;
+        self.tokens.next(name)
+    }
+
+    /// What the piece in hand means where it stands.
+    #[inline]
+    pub fn token(&mut self, piece: Piece) -> Result<Token<'_>, ConvertError> {
         let is_outside = self.open.is_empty();
         match piece {
             Piece::Start => self.open(false),

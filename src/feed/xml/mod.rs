@@ -11,6 +11,7 @@ mod whole;
 
 pub use events::Element;
 use events::{Events, Token, attributes};
+use tokens::Piece;
 pub use whole::Whole;
 
 use quick_xml::events::BytesStart;
@@ -61,7 +62,13 @@ pub fn convert<'p>(
         if !was_in_record {
             events.allow();
         }
-        let step = events.next().and_then(|token| walk.step(token));
+        let step = events.advance().and_then(|piece| {
+            // A record without content begins and ends in one step.
+            if piece == Piece::Empty && !was_in_record {
+                walk.record_place = Some(events.place());
+            }
+            events.token(piece).and_then(|token| walk.step(token))
+        });
         match step {
             Ok(true) if walk.is_in_record() && !was_in_record => {
                 walk.record_place = Some(events.place())
@@ -156,7 +163,6 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
             if !ending.is_empty() {
                 self.used = self.used.with(ending);
                 self.record_depth = self.depth;
-                self.record_place = None;
                 self.mapping.begin();
                 self.mapping.start(element)?;
             }
