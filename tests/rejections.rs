@@ -156,7 +156,7 @@ const PROGRAMS: &str = r##"
     match = "s3://{input}/jq/**"
     jq = '''
       if ."@loop" then def f: f; f
-      elif ."@hang" then "a" * 3000000 | test("(a?){900}b")
+      elif ."@hang" then "ab" * 10000000 | test("^[ab]*([ab]?){100}[^ab]$")
       else {id: ."@id", of: $source.key} end
     '''
 "##;

@@ -211,7 +211,8 @@ fn a_program_that_does_not_end_refuses_the_file() {
         );
         assert!(began.elapsed() < Duration::from_secs(5), "{program}");
     }
-    assert_eq!(abandoned_threads(), 0, "all were stopped");
+    // All were stopped, some of them a moment after they were given up.
+    wait_for_no_abandoned_thread();
 
     // Inside a native function nothing can be stopped: its thread is left behind, and counted until it ends.
     let slow = plan_within(
@@ -219,11 +220,15 @@ fn a_program_that_does_not_end_refuses_the_file() {
             jq_timeout: Duration::from_millis(50),
             ..Limits::default()
         },
-        "jq = '\"a\" * 30000 | test(\"(a?){400}b\")'",
+        "jq = '\"ab\" * 500000 | test(\"^[ab]*([ab]?){100}[^ab]$\")'",
     );
     let refused = run(&slow, &b"{}"[..]).unwrap_err();
     assert_eq!(refused.reason, Reason::MappingTimeout);
-    assert_eq!(abandoned_threads(), 1);
+    assert!(abandoned_threads() > 0);
+    wait_for_no_abandoned_thread();
+}
+
+fn wait_for_no_abandoned_thread() {
     let began = Instant::now();
     while abandoned_threads() > 0 {
         assert!(
