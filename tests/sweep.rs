@@ -469,8 +469,13 @@ async fn every_key_is_taken_whatever_it_holds_and_wherever_a_page_ends() {
     // And a second page that ends with a character that XML cannot hold.
     keys.extend((0..976).map(|n| format!("products/c/{n:05}.xml")));
     let count = keys.len();
-    let files = keys.into_iter().map(|key| (key, version(1).records(1)));
-    let expected = put_all(&world, files).await;
+    // SeaweedFS loses an object that is written while its folder is made: the object comes first.
+    let (first, others): (Vec<_>, Vec<_>) = keys
+        .into_iter()
+        .map(|key| (key, version(1).records(1)))
+        .partition(|(key, _)| key == "products/b");
+    let mut expected = put_all(&world, first).await;
+    expected.extend(put_all(&world, others).await);
     let worker = start(&world, WorkerOptions::default()).await;
     all_converted(&world, count, 3 * PATIENCE).await;
     sweeps(&worker, 1).await;
