@@ -27,6 +27,7 @@ use crate::{
     },
     live::Live,
     reload::{Part, Reload},
+    retry::Retry,
     s3::{
         self, Accounts,
         probe::{self, ProbeError},
@@ -49,6 +50,8 @@ pub enum Stage {
     Sweep,
     /// Events to results and JSON.
     Convert,
+    /// Events that waited in a retry topic, back to the events topic.
+    Retry,
 }
 
 /// Longest wait for a connection or a Kafka call that is under way when everything else has ended.
@@ -134,6 +137,15 @@ async fn start(
             runtimes.push(runtime);
         }
     }
+    if stages.contains(&Stage::Retry) {
+        for (topic, tier) in retry_topics(&config, &topics).await? {
+            let stage = Retry::new(&topic, &tier, &topics, metrics.retry.clone());
+            let settings = stage.settings();
+            let folder = folder.get()?;
+            let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
+            runtimes.push(runtime);
+        }
+    }
     let converts = stages.contains(&Stage::Convert);
     let reload = reload
         // Before the feeds that are in new buckets.
@@ -194,7 +206,7 @@ async fn check_topics(config: &Config, stages: &BTreeSet<Stage>) -> Result<(), F
         .await?
         .map_err(Failure::service)?;
     let mut problems = admin
-        .problems(&layout::specs(&config.kafka))
+        .problems(&layout::specs(config))
         .await
         .map_err(Failure::service)?;
     if stages.contains(&Stage::Intake) {
@@ -208,6 +220,19 @@ async fn check_topics(config: &Config, stages: &BTreeSet<Stage>) -> Result<(), F
     }
     let list = problems.join("\n  ");
     Err(Failure::service(anyhow!("use the topics:\n  {list}")))
+}
+
+/// The retry topics that are there, with their tiers: those of the configuration, and those of earlier ones, in which events
+/// may still wait.
+async fn retry_topics(config: &Config, topics: &Topics) -> Result<Vec<(String, String)>, Failure> {
+    let kafka = config.kafka.clone();
+    let names = blocking(move || Admin::connect(&kafka)?.topic_names());
+    let names = names.await?.map_err(Failure::service)?;
+    let tiers = names.into_iter().filter_map(|name| {
+        let tier = topics.tier_of(&name)?.to_owned();
+        Some((name, tier))
+    });
+    Ok(tiers.collect())
 }
 
 async fn build_convert(
@@ -225,7 +250,7 @@ async fn build_convert(
         Arc::clone(accounts),
         topics,
         folder.worker(),
-        metrics.convert.clone(),
+        metrics,
     )
     .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
 }

@@ -17,7 +17,8 @@
 //! * [`sweep`]: events for what no notification told of
 //! * [`topics`]: the records on each topic
 //! * [`kafka`]: the exactly-once runtime; knows nothing of files
-//! * [`convert`]: the stage: an event to an outcome
+//! * [`convert`]: the stage: an event to an outcome, or to a wait in a retry topic
+//! * [`retry`]: the stage that brings back what waited
 //! * [`feed`]: the conversion engine: bytes to JSON; knows nothing of Kafka and S3
 //! * [`s3`]: the client, and what its errors mean
 //!
@@ -38,6 +39,7 @@ pub mod kafka;
 pub mod live;
 pub mod object;
 pub mod reload;
+pub mod retry;
 pub mod s3;
 pub mod shutdown;
 pub mod spool;

@@ -56,7 +56,11 @@ enum Command {
     #[command(after_help = "Example: feedmill run --config feedmill.toml --stages convert")]
     Run {
         /// Stages to run in this process, separated by commas
-        #[arg(long, value_delimiter = ',', default_value = "intake,sweep,convert")]
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "intake,sweep,convert,retry"
+        )]
         stages: Vec<Stage>,
     },
     /// Convert a local file, without Kafka and S3

@@ -9,6 +9,7 @@ use crate::{
     convert,
     failure::Failure,
     kafka::admin::{self, Admin, Made},
+    retry,
     topics::{Topics, layout},
 };
 
@@ -22,15 +23,18 @@ pub enum Command {
     /// Say whether the topics fit; exit code 4 when they do not
     #[command(after_help = "Example: feedmill topics check --profile production")]
     Check,
-    /// Go on behind a hole in the log of a partition of the events topic
+    /// Go on behind a hole in the log of a partition of the events topic, or of a retry topic
     ///
     /// A hole is a committed offset that the log no longer has, that somebody reset, or that was never there beside
     /// existing state. feedmill stops at one, because events may be lost in it. This commits a valid position, with the
     /// workers stopped, and says what to announce again.
     #[command(after_help = "Example: feedmill topics accept-hole 3")]
     AcceptHole {
-        /// Partition of the events topic
+        /// Partition of the topic
         partition: i32,
+        /// Retry topic that has the hole [default: the events topic]
+        #[arg(long, value_name = "NAME")]
+        topic: Option<String>,
         /// Offset to go on at [default: the committed one, or the nearest the log has]
         #[arg(long)]
         offset: Option<i64>,
@@ -41,12 +45,16 @@ pub async fn run(config: &Config, command: Command) -> Result<(), Failure> {
     match command {
         Command::Create => create(config).await,
         Command::Check => check(config).await,
-        Command::AcceptHole { partition, offset } => accept_hole(config, partition, offset),
+        Command::AcceptHole {
+            partition,
+            topic,
+            offset,
+        } => accept_hole(config, topic, partition, offset),
     }
 }
 
 async fn create(config: &Config) -> Result<(), Failure> {
-    let specs = layout::specs(&config.kafka);
+    let specs = layout::specs(config);
     let admin = Admin::connect(&config.kafka).map_err(Failure::service)?;
     for (topic, made) in admin
         .create(&specs, config.kafka.replication)
@@ -73,7 +81,7 @@ async fn create(config: &Config) -> Result<(), Failure> {
 async fn check(config: &Config) -> Result<(), Failure> {
     let admin = Admin::connect(&config.kafka).map_err(Failure::service)?;
     let problems = admin
-        .problems(&layout::specs(&config.kafka))
+        .problems(&layout::specs(config))
         .await
         .map_err(Failure::service)?;
     if problems.is_empty() {
@@ -90,12 +98,29 @@ fn unfit(problems: &[String]) -> Failure {
     Failure::service(anyhow!("make the topics fit:\n  {}", problems.join("\n  ")))
 }
 
-fn accept_hole(config: &Config, partition: i32, offset: Option<i64>) -> Result<(), Failure> {
+fn accept_hole(
+    config: &Config,
+    topic: Option<String>,
+    partition: i32,
+    offset: Option<i64>,
+) -> Result<(), Failure> {
     // Says clearly when Kafka can't be reached.
     drop(Admin::connect(&config.kafka).map_err(Failure::service)?);
     let topics = Topics::with_prefix(&config.kafka.topic_prefix);
-    let group = format!("{}.{}", config.kafka.group, convert::STAGE);
-    let accepted = admin::accept_hole(&config.kafka, &group, &topics.events, partition, offset)
+    let topic = topic.unwrap_or_else(|| topics.events.clone());
+    let stage = match topics.tier_of(&topic) {
+        Some(tier) => retry::stage_name(tier),
+        None if topic == topics.events => convert::STAGE.to_owned(),
+        None => {
+            return Err(Failure::usage(anyhow!(
+                "find a hole in {topic}: only {} and the topics {} have readers that stop at one",
+                topics.events,
+                topics.retry_names()
+            )));
+        }
+    };
+    let group = format!("{}.{stage}", config.kafka.group);
+    let accepted = admin::accept_hole(&config.kafka, &group, &topic, partition, offset)
         .map_err(Failure::service)?;
     let before = accepted
         .before
@@ -103,7 +128,7 @@ fn accept_hole(config: &Config, partition: i32, offset: Option<i64>) -> Result<(
     let (low, high) = accepted.log;
     say(format_args!(
         "{} [{partition}]: committed {before} -> {} (the log has {low} to {high})",
-        topics.events, accepted.offset
+        topic, accepted.offset
     ))?;
     say(
         "objects whose events are in the hole have to be announced again, for each watched bucket and prefix:",

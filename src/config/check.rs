@@ -7,6 +7,7 @@ mod kafka;
 mod outputs;
 mod prefixes;
 mod queues;
+mod retry;
 mod s3;
 mod sweep;
 #[cfg(test)]
@@ -84,6 +85,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     check_topics(config, &mut findings);
     sweep::check(config, &mut findings);
     check_convert(&config.convert, &mut findings);
+    retry::check(&config.retry, &mut findings);
     check_output(&config.output, &mut findings);
     check_ports(config.intake.listen, config.admin.listen, &mut findings);
     check_log(&config.log, &mut findings);
@@ -127,7 +129,7 @@ fn check_intake(intake: &Intake, findings: &mut Vec<Finding>) {
 
 /// Topics that an S3 server writes to.
 fn check_topics(config: &Config, findings: &mut Vec<Finding>) {
-    let own: Vec<String> = layout::specs(&config.kafka)
+    let own: Vec<String> = layout::specs(config)
         .into_iter()
         .map(|topic| topic.name)
         .collect();

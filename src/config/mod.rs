@@ -7,7 +7,7 @@
 //! * [`load`]: the layers, defaults < file < profile < environment; [`partners`]: the folder of feeds, one file a partner
 //! * [`check`]: what types cannot say: collisions, loops, shadowed feeds, unsafe listening
 //! * [`documents`]: the jq programs and schemas that feeds keep in files of their own
-//! * [`pause`]: lengths of time, `"3h"`
+//! * [`pause`]: lengths of time, `"3h"`; [`Retry`]: what happens to files whose server fails
 //! * [`matcher`]: which feed an object belongs to; [`exclude`]: which belong to none; [`template`]: which key its output gets;
 //!   [`queue_url`] and [`topic_arn`]: where a queue or a topic is
 //! * [`show`]: the settings in force, secrets hidden; [`diff`]: which of them a running process can't take over
@@ -25,6 +25,7 @@ pub mod matcher;
 mod partners;
 pub mod pause;
 pub mod queue_url;
+mod retry;
 mod secret;
 mod setting_error;
 mod show;
@@ -49,6 +50,7 @@ pub use documents::DocumentError;
 pub use feed::{After, Feed};
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use partners::files as feed_files;
+pub use retry::{Breaker, Retry, Tier};
 pub use secret::{Properties, Secret};
 pub use setting_error::SettingError;
 pub use show::show;
@@ -64,6 +66,7 @@ pub struct Config {
     pub intake: Intake,
     pub sweep: Sweep,
     pub convert: Convert,
+    pub retry: Retry,
     pub output: Output,
     pub state: State,
     pub admin: Admin,

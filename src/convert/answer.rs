@@ -244,41 +244,48 @@ impl Answer<'_> {
     fn change(&self, now: Millis) -> Change {
         let event = self.event;
         let old = self.state.cloned().unwrap_or_default();
-        let settled = |version: Option<&Version>, status: Option<Status>, outputs, letter| {
-            // Without a version nothing new is settled: what was stays.
-            let (etag, version_id, feed, mapping_hash) = match version {
-                None => (
-                    old.etag.clone(),
-                    old.version_id.clone(),
-                    old.feed.clone(),
-                    old.mapping_hash.clone(),
-                ),
-                Some(version) => (
-                    Some(version.etag.clone()),
-                    version.version_id.clone(),
-                    self.feed.map(|feed| feed.name.to_owned()),
-                    self.feed.map(|feed| feed.mapping_hash.to_owned()),
-                ),
+        let settled =
+            |version: Option<&Version>, status: Option<Status>, outputs, letter: Option<String>| {
+                // Without a version nothing new is settled: what was stays.
+                let (etag, version_id, feed, mapping_hash) = match version {
+                    None => (
+                        old.etag.clone(),
+                        old.version_id.clone(),
+                        old.feed.clone(),
+                        old.mapping_hash.clone(),
+                    ),
+                    Some(version) => (
+                        Some(version.etag.clone()),
+                        version.version_id.clone(),
+                        self.feed.map(|feed| feed.name.to_owned()),
+                        self.feed.map(|feed| feed.mapping_hash.to_owned()),
+                    ),
+                };
+                // A letter that settles nothing does not make the state a newer one, and its request is not done.
+                let settles_nothing = version.is_none() && letter.is_some();
+                let generation = match self.state {
+                    Some(old) if settles_nothing => old.generation,
+                    _ => self.position.offset,
+                };
+                let last_request_id = match event.intent {
+                    Intent::Reconvert if !settles_nothing => event.intent_id.clone(),
+                    _ => old.last_request_id.clone(),
+                };
+                Change::Settle(Box::new(ObjectState {
+                    bucket: event.bucket.clone(),
+                    key: event.key.clone(),
+                    etag,
+                    version_id,
+                    status,
+                    outputs,
+                    feed,
+                    mapping_hash,
+                    dead_letter_id: letter,
+                    last_request_id,
+                    generation,
+                    settled_at: now,
+                }))
             };
-            let last_request_id = match event.intent {
-                Intent::Reconvert => event.intent_id.clone(),
-                _ => old.last_request_id.clone(),
-            };
-            Change::Settle(Box::new(ObjectState {
-                bucket: event.bucket.clone(),
-                key: event.key.clone(),
-                etag,
-                version_id,
-                status,
-                outputs,
-                feed,
-                mapping_hash,
-                dead_letter_id: letter,
-                last_request_id,
-                generation: self.position.offset,
-                settled_at: now,
-            }))
-        };
         match self.ending {
             Ending::Converted {
                 source, outputs, ..

@@ -44,8 +44,10 @@ pub enum Unconverted {
     Rejected(Box<Rejection>),
     /// The output has more parts than S3 allows.
     TooManyParts,
-    /// May pass.
-    Failed(S3Error),
+    /// Reading the source failed; may pass.
+    Unread(S3Error),
+    /// Writing the output failed; may pass.
+    Unwritten(S3Error),
 }
 
 /// Source up to this size, in bytes, is read whole first.
@@ -142,10 +144,10 @@ async fn stream<'a>(
                 rejected,
             });
         }
-        (Some(WriteError::Failed(error)), _) => Unconverted::Failed(error),
+        (Some(WriteError::Failed(error)), _) => Unconverted::Unwritten(error),
         (Some(WriteError::TooManyParts), _) => Unconverted::TooManyParts,
         (Some(WriteError::Unexpected), _) => {
-            Unconverted::Failed(S3Error::unavailable("UploadPart", "the upload is gone"))
+            Unconverted::Unwritten(S3Error::unavailable("UploadPart", "the upload is gone"))
         }
         (None, Err(ConvertError::Rejected(rejection))) => Unconverted::Rejected(rejection),
         (None, Err(ConvertError::Read(error))) => read_failed(error),
@@ -156,11 +158,11 @@ async fn stream<'a>(
 }
 
 fn read_failed(error: io::Error) -> Unconverted {
-    Unconverted::Failed(S3Error::unavailable("GetObject", chain(&error)))
+    Unconverted::Unread(S3Error::unavailable("GetObject", chain(&error)))
 }
 
 fn spool_failed(error: io::Error) -> Unconverted {
-    Unconverted::Failed(S3Error::unavailable("UploadPart", chain(&error)))
+    Unconverted::Unwritten(S3Error::unavailable("UploadPart", chain(&error)))
 }
 
 /// Output in memory, hashed, and full at a size.

@@ -2,17 +2,20 @@
 //!
 //! * [`decide`]: what an event asks for, given what is settled; pure
 //! * [`feeds`]: which feed an object belongs to, and how it converts; replaced while running
-//! * [`settle`]: one event to one ending: look, read, convert, write
+//! * [`settle`]: one event to one ending, or to a wait: look, read, convert, write
+//! * [`postpone`], [`breaker`]: what waits in a retry topic, and which buckets are away
 //! * [`source`], [`conversion`], [`output`]: the object as a stream, the engine, the fenced write
 //! * [`report`]: the rejected records, beside the output
 //! * [`answer`]: the records that say how an event ended
 //! * [`state`]: what is kept locally of an object's state
 
 pub mod answer;
+mod breaker;
 mod conversion;
 mod decide;
 mod feeds;
 mod output;
+mod postpone;
 mod report;
 mod settle;
 mod source;
@@ -21,7 +24,7 @@ pub mod state;
 use std::{sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     config::{self, Config, Output, template::KeyTemplate},
@@ -35,13 +38,18 @@ use crate::{
     },
     live::Live,
     s3::Accounts,
-    telemetry::{metrics::ConvertMetrics, trace::TraceContext},
+    telemetry::{
+        metrics::{ConvertMetrics, Metrics, RetryMetrics},
+        trace::TraceContext,
+    },
     topics::{
         DecodeError, MESSAGE_BYTES, ObjectEvent, RejectedNotification, Topics, cut, decode, encode,
     },
 };
 use answer::{Answer, Ending, Matched, Refusal, TopicNames};
+use breaker::Breakers;
 pub use feeds::Feeds;
+use postpone::{After, Tiers, Wait};
 use settle::Settling;
 use state::Settled;
 
@@ -89,7 +97,12 @@ pub struct Convert {
     worker: String,
     /// Longest wait for a byte of a source's body.
     stall: Duration,
+    /// How long a failing attempt is repeated before its event waits in a retry topic.
+    in_place: Duration,
+    tiers: Tiers,
+    breakers: Breakers,
     metrics: ConvertMetrics,
+    retry_metrics: RetryMetrics,
 }
 
 impl Convert {
@@ -99,7 +112,7 @@ impl Convert {
         s3: Arc<Live<Accounts>>,
         topics: &Topics,
         worker: String,
-        metrics: ConvertMetrics,
+        metrics: &Metrics,
     ) -> Result<Self, BuildError> {
         Ok(Self {
             feeds,
@@ -110,7 +123,11 @@ impl Convert {
             stall: Duration::from_millis(config.s3.read_timeout_ms),
             s3,
             worker,
-            metrics,
+            in_place: config.retry.in_place,
+            tiers: Tiers::new(&config.retry, topics),
+            breakers: Breakers::new(&config.retry.breaker, metrics.breaker.clone()),
+            metrics: metrics.convert.clone(),
+            retry_metrics: metrics.retry.clone(),
         })
     }
 
@@ -153,6 +170,22 @@ impl Convert {
             ending,
         }
         .records()
+    }
+
+    fn postponed(&self, wait: &Wait) -> Finished {
+        let event = &wait.event;
+        warn!(
+            bucket = event.bucket,
+            key = event.key,
+            event_id = %event.id,
+            traceparent = event.trace_parent,
+            attempt = event.attempt,
+            reason = wait.reason,
+            topic = wait.topic(),
+            "event waits"
+        );
+        self.retry_metrics.postponed(wait.topic(), wait.reason);
+        wait.records()
     }
 
     fn log(
@@ -257,7 +290,7 @@ impl Stage for Convert {
         reason: &str,
     ) -> Finished {
         let Position { partition, offset } = position;
-        tracing::warn!(partition, offset, reason, "an event can't be read");
+        warn!(partition, offset, reason, "an event can't be read");
         let copy = RejectedNotification {
             partition: Some(partition),
             offset: Some(offset),
@@ -291,11 +324,15 @@ impl Stage for Convert {
         let settling = Settling {
             stage: &self,
             event: &event,
+            position,
             object: &object,
             state: state.as_deref(),
             feed,
         };
-        let ending = settling.ending(slot).await;
+        let ending = match settling.settle(slot).await {
+            After::End(ending) => ending,
+            After::Wait(wait) => return self.postponed(&wait),
+        };
         self.log(&event, position, feed, &ending, began.elapsed());
         self.metrics.ended(
             ending.outcome(),

@@ -1,7 +1,8 @@
 //! One event to one ending: look, read, convert, write, and know.
 //!
 //! Nothing here is in a transaction, and all of it may be done again by another worker. What may pass is tried again
-//! here, with backoff, while other events go on; only what is the file's own fault becomes a refusal.
+//! here for some seconds, with backoff, while other events go on; then the event waits in a retry topic ([`postpone`]). Only
+//! what is the file's own fault becomes a refusal at once.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use super::{
     conversion::{self, Converted, Unconverted},
     decide::{self, Found, Look, Wanted},
     output::{self, Expected, Meaning, Origin, Target, Upload, WriteError},
+    postpone::{After, Over},
     report::{self, Unreported, check_key},
     source::{self, Fetched, Source, Version},
     state::Settled,
@@ -22,10 +24,10 @@ use crate::{
     config::Layout,
     faults::{self, Fault},
     feed,
-    kafka::Slot,
+    kafka::{Position, Slot},
     object::{ETag, ObjectRef},
     s3::{Failure, S3Error},
-    topics::{ObjectEvent, Outcome, Output},
+    topics::{Millis, ObjectEvent, Outcome, Output},
 };
 
 /// How long an absent object may still appear: a notification can be faster than the write it tells of.
@@ -43,6 +45,7 @@ pub(super) const TOO_MANY_PARTS: &str =
 pub struct Settling<'a> {
     pub stage: &'a Convert,
     pub event: &'a ObjectEvent,
+    pub position: Position,
     pub object: &'a ObjectRef,
     pub state: Option<&'a Settled>,
     pub feed: Option<&'a Feed>,
@@ -54,40 +57,40 @@ enum Again {
     Absent,
     /// What stands at the output's key is not what was expected; this is.
     Expecting(Expected),
-    /// May pass.
-    Failed(S3Error),
-}
-
-impl From<S3Error> for Again {
-    fn from(error: S3Error) -> Self {
-        Self::Failed(error)
-    }
+    /// A request to this bucket failed; may pass.
+    Failed { bucket: String, error: S3Error },
 }
 
 impl Settling<'_> {
-    /// Goes on until the event has ended.
-    pub async fn ending(&self, slot: &mut Slot) -> Ending {
+    /// Goes on until the event has ended, or has to wait longer than can be waited here.
+    pub async fn settle(&self, slot: &mut Slot) -> After {
         match decide::first_look(self.event, self.state, self.feed.is_some()) {
-            Look::Answer(outcome) => answered(outcome),
+            Look::Answer(outcome) => After::End(answered(outcome)),
             Look::Read(wanted) => match self.feed {
                 Some(feed) => self.attempts(feed, wanted, slot).await,
-                None => Ending::Ignored,
+                None => After::End(Ending::Ignored),
             },
         }
     }
 
-    async fn attempts(&self, feed: &Feed, wanted: Wanted, slot: &mut Slot) -> Ending {
+    async fn attempts(&self, feed: &Feed, wanted: Wanted, slot: &mut Slot) -> After {
         let began = Instant::now();
         let mut expected = self.first_expectation(feed);
         let mut pause = FIRST_PAUSE;
         let mut failures = 0u32;
         loop {
+            if let Some(error) = self.bucket_is_away() {
+                return self.over(Over::Away, &error);
+            }
             let again = match self.attempt(feed, wanted, &mut expected).await {
-                Ok(ending) => return ending,
+                Ok(ending) => return After::End(ending),
                 Err(again) => again,
             };
+            let is_last = began.elapsed() + pause > self.stage.in_place;
             match again {
-                Again::Absent if began.elapsed() >= MISSING_GRACE => return Ending::Missing,
+                Again::Absent if began.elapsed() >= MISSING_GRACE => {
+                    return After::End(Ending::Missing);
+                }
                 Again::Absent => {
                     slot.pause(FIRST_PAUSE).await;
                     continue;
@@ -100,18 +103,69 @@ impl Settling<'_> {
                     if failures == 1 {
                         continue;
                     }
+                    if is_last {
+                        return self.over(Over::Failed, &fought_over());
+                    }
                 }
-                Again::Failed(error) => {
+                Again::Failed { bucket, error } => {
                     failures += 1;
                     self.stage.metrics.retried(error.failure.code());
                     warn!(
                         bucket = self.object.bucket(), key = self.object.key(), event_id = %self.event.id,
-                        failures, %error, "attempt failed; trying again"
+                        failures, %error, "attempt failed"
                     );
+                    let now = Instant::now();
+                    if self
+                        .stage
+                        .breakers
+                        .failed(&bucket, self.event.id, &error, now)
+                    {
+                        return self.over(Over::Away, &error);
+                    }
+                    if is_last {
+                        return self.over(Over::Failed, &error);
+                    }
                 }
             }
             slot.pause(jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Why this event should not even try: its bucket, or that of its output, is away.
+    fn bucket_is_away(&self) -> Option<S3Error> {
+        let (breakers, now) = (&self.stage.breakers, Instant::now());
+        let (input, output) = (self.object.bucket(), &self.stage.output.bucket);
+        breakers.away(input, now).or_else(|| match output == input {
+            true => None,
+            false => breakers.away(output, now),
+        })
+    }
+
+    /// Here it is not waited for any longer.
+    fn over(&self, over: Over, error: &S3Error) -> After {
+        self.stage.tiers.after(
+            self.event,
+            self.position,
+            self.state,
+            over,
+            error,
+            Millis::now(),
+        )
+    }
+
+    fn source_failed(&self, error: S3Error) -> Again {
+        Again::Failed {
+            bucket: self.object.bucket().to_owned(),
+            error,
+        }
+    }
+
+    /// The output's bucket gave an answer that is none.
+    fn output_failed(&self, error: S3Error) -> Again {
+        Again::Failed {
+            bucket: self.stage.output.bucket.clone(),
+            error,
         }
     }
 
@@ -136,17 +190,21 @@ impl Settling<'_> {
         .await
         {
             Ok(Fetched::There(source)) => *source,
-            Ok(Fetched::Gone) => return Err(Again::Absent),
+            Ok(Fetched::Gone) => {
+                stage.breakers.succeeded(self.object.bucket());
+                return Err(Again::Absent);
+            }
             Err(error) if error.failure == Failure::Refused => return Ok(never_read(error)),
             Err(error) if error.failure == Failure::Archived => {
                 return self.archived(wanted, error).await;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.source_failed(error)),
         };
         if let Found::Settled(outcome) =
             decide::found(self.event, self.state, wanted, &source.version.etag)
             && !self.output_is_altered(feed, expected).await?
         {
+            stage.breakers.succeeded(self.object.bucket());
             return Ok(found(outcome, source.version));
         }
         self.convert(feed, source, expected).await
@@ -161,7 +219,8 @@ impl Settling<'_> {
         }
         for output in decide::outputs_to_compare(self.state, &stage.output.bucket) {
             let s3 = self.s3(&output.bucket);
-            let standing = output::head(&s3, &output.bucket, &output.key).await?;
+            let standing = output::head(&s3, &output.bucket, &output.key).await;
+            let standing = standing.map_err(|error| self.output_failed(error))?;
             let Some(standing) = standing.filter(|standing| standing.etag != output.etag) else {
                 continue;
             };
@@ -204,6 +263,9 @@ impl Settling<'_> {
         )
         .await;
         self.stage.metrics.converted_in(began.elapsed());
+        if !matches!(converted, Err(Unconverted::Unread(_))) {
+            self.stage.breakers.succeeded(self.object.bucket());
+        }
         match converted {
             Ok(converted) => self.write(converted, &target, source, expected).await,
             Err(Unconverted::Rejected(rejection)) => Ok(refused(source, (*rejection).into())),
@@ -211,7 +273,8 @@ impl Settling<'_> {
                 source,
                 Refusal::new("output_too_large", TOO_MANY_PARTS),
             )),
-            Err(Unconverted::Failed(error)) => Err(error.into()),
+            Err(Unconverted::Unread(error)) => Err(self.source_failed(error)),
+            Err(Unconverted::Unwritten(error)) => Err(self.output_failed(error)),
         }
     }
 
@@ -236,7 +299,7 @@ impl Settling<'_> {
                 upload.abort().await;
                 return match error {
                     Unreported::Refused(refusal) => Ok(refused(source, *refusal)),
-                    Unreported::Failed(error) => Err(error.into()),
+                    Unreported::Failed(error) => Err(self.output_failed(error)),
                 };
             }
         };
@@ -253,7 +316,7 @@ impl Settling<'_> {
                     Refusal::new("output_too_large", TOO_MANY_PARTS),
                 ));
             }
-            Err(WriteError::Failed(error)) => return Err(error.into()),
+            Err(WriteError::Failed(error)) => return Err(self.output_failed(error)),
             Err(WriteError::Unexpected) => match self
                 .refused_write(target, &sha256, summary.output_bytes)
                 .await?
@@ -264,6 +327,7 @@ impl Settling<'_> {
                 Refused::StartOver(standing) => return Err(Again::Expecting(standing)),
             },
         };
+        self.stage.breakers.succeeded(&target.bucket);
         faults::crash_at(Fault::CrashAfterOutput);
         if !summary.warnings.is_empty() {
             let warnings: Vec<_> = summary.warnings.iter().map(ToString::to_string).collect();
@@ -297,7 +361,8 @@ impl Settling<'_> {
         size: u64,
     ) -> Result<Refused, Again> {
         let s3 = self.s3(&target.bucket);
-        let Some(standing) = output::head(&s3, &target.bucket, &target.key).await? else {
+        let standing = output::head(&s3, &target.bucket, &target.key).await;
+        let Some(standing) = standing.map_err(|error| self.output_failed(error))? else {
             return Ok(Refused::StartOver(Expected::Nothing));
         };
         let named = self.named_output(&target.bucket, &target.key).is_some();
@@ -309,8 +374,9 @@ impl Settling<'_> {
                 // overwritten, because that attempt's worker may yet be the one whose outcome is committed.
                 Meaning::Other(etag) if self.stage.output.layout == Layout::Versioned => {
                     let (bucket, key) = (&target.bucket, &target.key);
+                    let hash = output::hash(&s3, bucket, key, &etag, self.stage.stall).await;
                     Refused::EarlierAttempt(Written {
-                        sha256: output::hash(&s3, bucket, key, &etag, self.stage.stall).await?,
+                        sha256: hash.map_err(|error| self.output_failed(error))?,
                         size: standing.size,
                         etag,
                     })
@@ -381,7 +447,10 @@ impl Settling<'_> {
     /// Waiting does not bring an archived object back; but what is settled already, before it was archived, stays so.
     async fn archived(&self, wanted: Wanted, error: S3Error) -> Result<Ending, Again> {
         let (bucket, key) = (self.object.bucket(), self.object.key());
-        let Some(standing) = output::head(&self.s3(bucket), bucket, key).await? else {
+        let standing = output::head(&self.s3(bucket), bucket, key).await;
+        let standing = standing.map_err(|error| self.source_failed(error))?;
+        self.stage.breakers.succeeded(bucket);
+        let Some(standing) = standing else {
             return Err(Again::Absent);
         };
         let version = Version {
@@ -451,6 +520,15 @@ fn collision(source: Version, target: &Target) -> Ending {
         target.bucket, target.key
     );
     refused(source, Refusal::new("output_collision", message))
+}
+
+/// Somebody else goes on writing the same output.
+fn fought_over() -> S3Error {
+    S3Error {
+        operation: "PutObject",
+        failure: Failure::PreconditionFailed,
+        message: "the output was changed between each look at it and the write".to_owned(),
+    }
 }
 
 /// Half the pause at least, so that workers that failed together do not come back together.

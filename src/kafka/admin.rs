@@ -238,6 +238,13 @@ impl Admin {
         Ok(absent.filter(|name| !is_there(name)).collect())
     }
 
+    /// The names of all topics that may be seen. Blocks.
+    pub fn topic_names(&self) -> Result<Vec<String>, AdminError> {
+        let metadata = self.metadata()?;
+        let topics = metadata.topics().iter();
+        Ok(topics.map(|topic| topic.name().to_owned()).collect())
+    }
+
     async fn config_problems(&self, specs: &[&TopicSpec]) -> Result<Vec<String>, AdminError> {
         if specs.is_empty() {
             return Ok(Vec::new());

@@ -29,6 +29,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How often a record far behind a slow one is looked at again.
 const NEXT_LOOK: Duration = Duration::from_millis(50);
 
+/// A record whose time has not come is looked at again after so long at most: clocks are set right, too.
+const LONGEST_HOLD: Duration = Duration::from_secs(5);
+
 /// A record up to this size, in bytes, is certain to fit where it is moved to.
 const MAX_FORWARDED_BYTES: usize = MAX_RECORD_BYTES - 10_000;
 
@@ -89,6 +92,8 @@ impl Home {
 
 pub struct Lane<S: Stage> {
     partition: i32,
+    /// Whether the log is ours: see [`Input::is_own`](super::Input::is_own).
+    is_own: bool,
     queue: PartitionQueue<GroupContext>,
     pub progress: Progress,
     /// Keys with an event in work or finished and not yet committed, and the events that wait behind it.
@@ -108,9 +113,15 @@ pub struct Lane<S: Stage> {
 }
 
 impl<S: Stage> Lane<S> {
-    pub fn new(partition: i32, queue: PartitionQueue<GroupContext>, start: Start) -> Self {
+    pub fn new(
+        partition: i32,
+        is_own: bool,
+        queue: PartitionQueue<GroupContext>,
+        start: Start,
+    ) -> Self {
         Self {
             partition,
+            is_own,
             queue,
             committed: start.offset,
             progress: Progress::resume(start.offset, start.finished),
@@ -159,7 +170,7 @@ impl<S: Stage> Lane<S> {
         let record = match self.queue.poll(Duration::ZERO) {
             None => return Next::Nothing,
             Some(Ok(message)) => raw(&message),
-            Some(Err(error)) => return trouble(error, home.is_some()),
+            Some(Err(error)) => return trouble(error, self.is_own),
         };
         if self.progress.deliver(record.position.offset) == Delivery::AlreadyFinished {
             return Next::Taken;
@@ -206,6 +217,10 @@ impl<S: Stage> Lane<S> {
                 offset: position.offset,
                 finished,
             },
+            Decoded::Later(wait) => {
+                self.hold(record, wait.min(LONGEST_HOLD));
+                Next::Nothing
+            }
             Decoded::Unreadable(reason) => unreadable(&record, &reason),
             Decoded::Wait(why) => {
                 self.hold(record, LOOK_AGAIN);

@@ -44,7 +44,7 @@ mod transaction;
 pub mod view;
 mod watchdog;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 pub use error::{RuntimeError, is_passing};
 pub use folder::StateFolder;
@@ -78,6 +78,8 @@ pub enum Decoded<E> {
     },
     /// Answered as it is read, without work: keys and slots are not waited for.
     Answer(Finished),
+    /// Its time has not come: the partition waits here for so long, and then looks at it again.
+    Later(Duration),
     /// No event, and never will be; for this reason. [`Stage::unreadable`] answers it.
     Unreadable(String),
     /// It can't be read now, but perhaps later (a schema from tomorrow): the partition waits here, and says why.
@@ -181,8 +183,17 @@ pub enum Input {
         /// Compacted topic from which the state is restored; has the same number of partitions as the input topic.
         changelog_topic: String,
     },
+    /// Our own, without state: records are answered where they lie, and a hole stops the partition.
+    Queue,
     /// Others': records are taken where they lie, from the first there is, and there is no state.
     Foreign,
+}
+
+impl Input {
+    /// Whether it is ours: nobody but us cuts it, so what is missing is a hole.
+    pub fn is_own(&self) -> bool {
+        !matches!(self, Self::Foreign)
+    }
 }
 
 /// The topics of a stage, and how much it may hold at once.

@@ -123,6 +123,9 @@ impl<S: Stage> Restorer<S> {
                 let start = self.start_position(job.partition, committed, has_state)?;
                 (records, start)
             }
+            None if self.shared.settings.input.is_own() => {
+                (0, self.start_position(job.partition, committed, false)?)
+            }
             None => (0, self.foreign_start(job.partition, committed)?),
         };
         info!(
@@ -157,9 +160,13 @@ impl<S: Stage> Restorer<S> {
     ) -> Result<Start, RestoreError> {
         let topic = &self.shared.settings.input_topic;
         let (low, high) = self.reader.ends(topic, partition)?;
+        let of = match &self.shared.state {
+            Some(_) => String::new(),
+            None => format!(" --topic {topic}"),
+        };
         let hole = |what: String| {
             RestoreError::Hole(format!(
-                "{what}; stop the workers, then `feedmill topics accept-hole {partition}` goes on behind it and names the backfill to run"
+                "{what}; stop the workers, then `feedmill topics accept-hole {partition}{of}` goes on behind it and names the backfill to run"
             ))
         };
         let Some((offset, metadata)) = committed else {

@@ -72,7 +72,7 @@ impl<S: Stage> Runtime<S> {
         Ok(Self(Arc::new(Shared {
             transactional_id: folder.transactional_id(&group),
             state: match &settings.input {
-                Input::Foreign => None,
+                Input::Queue | Input::Foreign => None,
                 Input::Own { changelog_topic } => Some(State {
                     changelog_topic: changelog_topic.as_str().into(),
                     store: Store::open(&folder.store_path(&settings.name))?,

@@ -20,7 +20,7 @@ pub struct Shared<S: Stage> {
     pub kafka: Kafka,
     pub group: String,
     pub transactional_id: String,
-    /// None for a stage that reads others' logs.
+    /// None for a stage that keeps none: a queue, or others' logs.
     pub state: Option<State>,
     pub status: Status,
     pub tasks: tokio::runtime::Handle,

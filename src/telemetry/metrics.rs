@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Counter, Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder, core::Collector,
+    Counter, Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, core::Collector,
 };
 
 use crate::{
@@ -48,6 +48,38 @@ impl ConvertMetrics {
     /// Observes how long reading and converting one file took.
     pub fn converted_in(&self, time: Duration) {
         self.seconds.observe(time.as_secs_f64());
+    }
+}
+
+/// What waits in retry topics.
+#[derive(Clone)]
+pub struct RetryMetrics {
+    postponed: IntCounterVec,
+    returned: IntCounterVec,
+}
+
+impl RetryMetrics {
+    /// Counts an event that was sent to a tier, by the code of what failed.
+    pub fn postponed(&self, tier: &str, reason: &str) {
+        self.postponed.with_label_values(&[tier, reason]).inc();
+    }
+
+    /// Counts an event that came back from a tier.
+    pub fn returned(&self, tier: &str) {
+        self.returned.with_label_values(&[tier]).inc();
+    }
+}
+
+/// Which buckets are away.
+#[derive(Clone)]
+pub struct BreakerMetrics {
+    open: IntGaugeVec,
+}
+
+impl BreakerMetrics {
+    pub fn set_open(&self, bucket: &str, open: bool) {
+        let gauge = self.open.with_label_values(&[bucket]);
+        gauge.set(i64::from(open));
     }
 }
 
@@ -217,6 +249,8 @@ pub struct Metrics {
     registry: Registry,
     pub reload: ReloadMetrics,
     pub convert: ConvertMetrics,
+    pub retry: RetryMetrics,
+    pub breaker: BreakerMetrics,
     pub intake: IntakeMetrics,
     pub queue: QueueMetrics,
     pub sweep: SweepMetrics,
@@ -254,6 +288,30 @@ impl Metrics {
                     .buckets(vec![
                         0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
                     ]),
+                ),
+            ),
+        };
+        let retry = RetryMetrics {
+            postponed: counters(
+                "feedmill_retries_postponed_total",
+                "Events that went to a retry topic, by tier and what failed.",
+                &["tier", "reason"],
+            ),
+            returned: counters(
+                "feedmill_retries_returned_total",
+                "Events that came back from a retry topic, by tier.",
+                &["tier"],
+            ),
+        };
+        let breaker = BreakerMetrics {
+            open: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "feedmill_breaker_open",
+                        "1 while a bucket counts as away and its files wait, by bucket.",
+                    ),
+                    &["bucket"],
                 ),
             ),
         };
@@ -299,6 +357,8 @@ impl Metrics {
             sweep: SweepMetrics::new(&registry),
             registry,
             convert,
+            retry,
+            breaker,
             intake,
             queue,
         }

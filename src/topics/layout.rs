@@ -1,12 +1,13 @@
 //! How the topics are laid out: partitions and settings, as `topics create` makes them and every start checks them.
 
 use super::Topics;
-use crate::{config::Kafka, kafka::admin::TopicSpec};
+use crate::{config::Config, kafka::admin::TopicSpec};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// The topics under the configured prefix.
-pub fn specs(kafka: &Kafka) -> Vec<TopicSpec> {
+pub fn specs(config: &Config) -> Vec<TopicSpec> {
+    let kafka = &config.kafka;
     let topics = Topics::with_prefix(&kafka.topic_prefix);
     let kept = |name: &str, partitions, days: i64| TopicSpec {
         name: name.to_owned(),
@@ -32,7 +33,7 @@ pub fn specs(kafka: &Kafka) -> Vec<TopicSpec> {
         .collect(),
         checked: &["cleanup.policy", "delete.retention.ms"],
     };
-    vec![
+    let mut specs = vec![
         kept(&topics.events, kafka.partitions, 7),
         kept(&topics.results, kafka.partitions, 30),
         compacted(&topics.objects, vec![]),
@@ -42,5 +43,9 @@ pub fn specs(kafka: &Kafka) -> Vec<TopicSpec> {
             vec![("min.compaction.lag.ms", (30 * DAY_MS).to_string())],
         ),
         kept(&topics.rejected_notifications, 1, 7),
-    ]
+    ];
+    // As many partitions as `events`: an event waits in the number of its own, and comes back to it.
+    let retries = config.retry.tiers.iter().map(|tier| topics.retry(tier));
+    specs.extend(retries.map(|name| kept(&name, kafka.partitions, 30)));
+    specs
 }

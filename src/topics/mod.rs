@@ -16,6 +16,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::config::Tier;
+
 pub use avro::{DecodeError, decode, encode};
 pub use dead_letter::DeadLetter;
 pub use event::{ALTERED_OUTPUT, Attempt, Intent, ObjectEvent};
@@ -34,6 +36,8 @@ pub struct Topics {
     pub objects: String,
     pub dead_letters: String,
     pub rejected_notifications: String,
+    /// What the names of the retry topics begin with; a tier follows.
+    retries: String,
 }
 
 impl Topics {
@@ -45,7 +49,23 @@ impl Topics {
             objects: name("objects"),
             dead_letters: name("dead-letters"),
             rejected_notifications: name("rejected-notifications"),
+            retries: name("retries."),
         }
+    }
+
+    /// The topic in which events wait that long.
+    pub fn retry(&self, tier: &Tier) -> String {
+        format!("{}{tier}", self.retries)
+    }
+
+    /// The names of all retry topics, with a star.
+    pub fn retry_names(&self) -> String {
+        format!("{}*", self.retries)
+    }
+
+    /// The tier of a retry topic, as its name says it; `None` for any other topic.
+    pub fn tier_of<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        topic.strip_prefix(&self.retries)
     }
 }
 

@@ -138,6 +138,14 @@ pub fn lag(brokers: &str, group: &str, topic: &str) -> Result<usize> {
     Ok(count)
 }
 
+/// The names of all topics.
+pub fn topics(brokers: &str) -> Result<Vec<String>> {
+    let consumer = reader(brokers, &observer(), Isolation::ReadCommitted)?;
+    let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
+    let names = metadata.topics().iter();
+    Ok(names.map(|topic| topic.name().to_owned()).collect())
+}
+
 /// A group id of nobody else.
 pub fn observer() -> String {
     format!("observer-{}", uuid::Uuid::new_v4())

@@ -132,6 +132,10 @@ impl WorldBuilder {
             [sweep]
             enabled = false
 
+            [retry]
+            in_place = "2s"
+            tiers = ["1s", "2s", "4s"]
+
             [admin]
             listen = "127.0.0.1:0"
 
@@ -313,9 +317,35 @@ impl World {
             .ok()
     }
 
-    /// Waits until every event is committed; whether that happened in time.
+    /// Events that wait in retry topics; `None` while the broker does not answer.
+    pub async fn waiting(&self) -> Option<usize> {
+        let (brokers, prefix) = (self.origin.brokers.clone(), self.retry_prefix());
+        let installation = self.origin.topic_prefix.clone();
+        let waiting = move || -> Result<usize> {
+            let mut waiting = 0;
+            for topic in kafka::topics(&brokers)? {
+                if let Some(tier) = topic.strip_prefix(&prefix) {
+                    let group = format!("{installation}.retry.{tier}");
+                    waiting += kafka::lag(&brokers, &group, &topic)?;
+                }
+            }
+            Ok(waiting)
+        };
+        blocking(waiting).await.ok()
+    }
+
+    /// What the names of this world's retry topics begin with.
+    fn retry_prefix(&self) -> String {
+        format!("{}.retries.", self.origin.topic_prefix)
+    }
+
+    /// Waits until every event is committed and none waits for another attempt; whether that happened in time.
     pub async fn settles_within(&self, timeout: Duration) -> bool {
-        let settled = async || (self.lag().await == Some(0)).then_some(());
+        let settled = async || {
+            // Twice, around the other: an event that moves from one to the other is seen in one of them.
+            let lags = [self.lag().await?, self.waiting().await?, self.lag().await?];
+            (lags == [0; 3]).then_some(())
+        };
         poll_until(timeout, settled).await.is_some()
     }
 
@@ -384,6 +414,14 @@ impl World {
         let topics = Topic::ALL.map(|topic| origin.topic(topic));
         let mut names: Vec<&str> = topics.iter().map(String::as_str).collect();
         names.push(&rejected);
+        let there = kafka::topics(&stack.brokers)?;
+        let retries = format!("{}.retries.", origin.topic_prefix);
+        names.extend(
+            there
+                .iter()
+                .map(String::as_str)
+                .filter(|name| name.starts_with(&retries)),
+        );
         let options = AdminOptions::new().request_timeout(Some(kafka::TIMEOUT));
         admin.delete_topics(&names, &options).await?;
         Ok(())

@@ -38,6 +38,7 @@ type Described = Result<DescribedTopic, RDKafkaErrorCode>;
 
 /// What every Kafka check needs.
 struct Kafkas<'a> {
+    config: &'a Config,
     kafka: &'a Kafka,
     needs: &'a Needs,
     /// Longest time for one check.
@@ -56,6 +57,7 @@ const INSIDE: [&str; 5] = [
 pub async fn check(config: &Config, needs: &Needs, report: &mut Report) -> Result<(), Failure> {
     let kafka = &config.kafka;
     let this = Kafkas {
+        config,
         kafka,
         needs,
         limit: settings::call_timeout(kafka) * 2 + GRACE,
@@ -318,7 +320,7 @@ impl Kafkas<'_> {
         topics: &[(String, Described)],
         report: &mut Report,
     ) -> Result<(), Failure> {
-        let mut specs = layout::specs(self.kafka);
+        let mut specs = layout::specs(self.config);
         let is_own = |name: &str| specs.iter().any(|spec| spec.name == name);
         let (own, others): (Vec<&str>, Vec<&str>) = topics
             .iter()

@@ -9,7 +9,7 @@ use crate::{
     convert,
     intake::topic,
     kafka::admin::Operation::{self, Describe, DescribeConfigs, Read, Write},
-    sweep,
+    retry, sweep,
     topics::{Topics, layout},
 };
 
@@ -31,7 +31,7 @@ impl Needs {
     pub fn of(stages: &BTreeSet<Stage>, config: &Config) -> Self {
         let mut needs = Self::default();
         // Every start looks at all topics and their settings.
-        for spec in layout::specs(&config.kafka) {
+        for spec in layout::specs(config) {
             needs.topic(&spec.name, &[Describe, DescribeConfigs]);
         }
         let topics = Topics::with_prefix(&config.kafka.topic_prefix);
@@ -40,7 +40,8 @@ impl Needs {
                 Stage::Intake => needs.intake(&topics, config),
                 Stage::Sweep if config.sweep.enabled => needs.sweep(&topics, &config.kafka.group),
                 Stage::Sweep => {}
-                Stage::Convert => needs.convert(&topics, &config.kafka.group),
+                Stage::Convert => needs.convert(&topics, config),
+                Stage::Retry => needs.retry(&topics, config),
             }
         }
         needs
@@ -74,16 +75,28 @@ impl Needs {
         self.keeps_state = true;
     }
 
-    fn convert(&mut self, topics: &Topics, group: &str) {
+    fn convert(&mut self, topics: &Topics, config: &Config) {
+        for tier in &config.retry.tiers {
+            self.topic(&topics.retry(tier), &[Write]);
+        }
         // Written, too: an event found in another key's partition is moved home.
         self.topic(&topics.events, &[Read, Write]);
         self.topic(&topics.objects, &[Read, Write]);
         self.topic(&topics.results, &[Write]);
         self.topic(&topics.dead_letters, &[Write]);
         self.topic(&topics.rejected_notifications, &[Write]);
-        self.runs_on_kafka(group, convert::STAGE);
+        self.runs_on_kafka(&config.kafka.group, convert::STAGE);
         self.reads_inputs = true;
         self.writes_outputs = true;
+    }
+
+    fn retry(&mut self, topics: &Topics, config: &Config) {
+        self.topic(&topics.events, &[Write]);
+        self.topic(&topics.rejected_notifications, &[Write]);
+        for tier in &config.retry.tiers {
+            self.topic(&topics.retry(tier), &[Read]);
+            self.runs_on_kafka(&config.kafka.group, &retry::stage_name(&tier.to_string()));
+        }
     }
 
     /// A stage on the exactly-once runtime: its group, its transactional ids, and a state folder.

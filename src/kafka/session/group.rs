@@ -227,7 +227,12 @@ impl<S: Stage> Session<S> {
             .map_err(|error| Stop::StartOver(format!("start partition {partition}: {error}")))?;
         self.group_call("start a partition", self.consumer.incremental_assign(&list))?;
         if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.phase = Phase::Running(Box::new(Lane::new(partition, queue, start)));
+            owned.phase = Phase::Running(Box::new(Lane::new(
+                partition,
+                self.shared.settings.input.is_own(),
+                queue,
+                start,
+            )));
         }
         self.shared
             .status

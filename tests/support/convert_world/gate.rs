@@ -1,15 +1,19 @@
-//! A gate before the S3 server: bytes pass it unchanged, so that signatures hold; it takes down the requests and can hold
-//! back the rest of a body, or never let it come.
+//! A gate before the S3 server: bytes pass it unchanged, so that signatures hold; it takes down the requests, can hold
+//! back the rest of a body or never let it come, and can answer in the server's place as servers do that are in trouble.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// Answers come from the server, or from the gate in its place.
+type ToClient = Arc<tokio::sync::Mutex<OwnedWriteHalf>>;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 const METHODS: [&str; 5] = ["GET", "PUT", "HEAD", "POST", "DELETE"];
@@ -53,8 +57,21 @@ struct Passage {
     held: watch::Sender<bool>,
     /// What becomes of the connections that were held.
     cut: Arc<AtomicBool>,
-    /// Requests of such paths find no server.
-    closed: Arc<Mutex<Option<String>>>,
+    /// What becomes of requests of paths that contain a fragment.
+    faults: Arc<Mutex<Vec<(String, Fault)>>>,
+}
+
+/// Trouble that a healthy server can't be made to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection ends without an answer.
+    Closed,
+    /// An answer with this status, and this code of S3's.
+    Status(u16, &'static str),
+    /// The request is taken, and nothing comes back.
+    BlackHole,
+    /// The server answers after so many milliseconds.
+    Slow(u64),
 }
 
 impl Gate {
@@ -68,7 +85,7 @@ impl Gate {
             hold: watch::Sender::new(None),
             held: watch::Sender::new(false),
             cut: Arc::default(),
-            closed: Arc::default(),
+            faults: Arc::default(),
         };
         let listening = tokio::spawn(listen(listener, server, passage.clone()));
         Self {
@@ -102,12 +119,17 @@ impl Gate {
 
     /// From now on, requests of paths that contain `fragment` get no answer: their connections end.
     pub fn close(&self, fragment: &str) {
-        *lock(&self.passage.closed) = Some(fragment.to_owned());
+        self.fail(fragment, Fault::Closed);
+    }
+
+    /// From now on, requests of paths that contain `fragment` meet this fault.
+    pub fn fail(&self, fragment: &str, fault: Fault) {
+        lock(&self.passage.faults).push((fragment.to_owned(), fault));
     }
 
     /// The server is back.
     pub fn open(&self) {
-        *lock(&self.passage.closed) = None;
+        lock(&self.passage.faults).clear();
     }
 
     /// From now on, answers to GETs of paths that contain `fragment` stop after so many bytes.
@@ -157,10 +179,12 @@ async fn listen(listener: TcpListener, server: String, passage: Passage) {
         };
         let (asked, answering) = watch::channel(String::new());
         let (from_client, to_client) = client.into_split();
+        let to_client = Arc::new(tokio::sync::Mutex::new(to_client));
         let (from_server, to_server) = server.into_split();
         tokio::spawn(pass_requests(
             from_client,
             to_server,
+            Arc::clone(&to_client),
             passage.clone(),
             asked,
         ));
@@ -177,6 +201,7 @@ async fn listen(listener: TcpListener, server: String, passage: Passage) {
 async fn pass_requests(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
+    to_client: ToClient,
     passage: Passage,
     asked: watch::Sender<String>,
 ) {
@@ -184,11 +209,24 @@ async fn pass_requests(
     while let Ok(count @ 1..) = client.read(&mut buffer).await {
         if let Some(request) = request(&buffer[..count]) {
             asked.send_replace(format!("{} {}", request.method, request.path));
-            let is_closed = |closed: &String| request.path.contains(closed);
-            let closed = lock(&passage.closed).as_ref().is_some_and(is_closed);
+            let fault = passage.fault_of(&request.path);
             lock(&passage.requests).push(request);
-            if closed {
-                return;
+            match fault {
+                None => {}
+                Some(Fault::Slow(millis)) => {
+                    tokio::time::sleep(Duration::from_millis(millis)).await;
+                }
+                Some(Fault::Closed) => return,
+                Some(Fault::Status(status, code)) => {
+                    let answer = refusal(status, code);
+                    // A client that is gone needs no answer.
+                    let _ = to_client.lock().await.write_all(answer.as_bytes()).await;
+                    return;
+                }
+                Some(Fault::BlackHole) => {
+                    while let Ok(1..) = client.read(&mut buffer).await {}
+                    return;
+                }
             }
         }
         if server.write_all(&buffer[..count]).await.is_err() {
@@ -199,7 +237,7 @@ async fn pass_requests(
 
 async fn pass_answers(
     mut server: OwnedReadHalf,
-    mut client: OwnedWriteHalf,
+    client: ToClient,
     passage: Passage,
     mut asked: watch::Receiver<String>,
 ) {
@@ -214,13 +252,34 @@ async fn pass_answers(
             return;
         }
         passed += count;
-        if client.write_all(&buffer[..count]).await.is_err() {
+        if client
+            .lock()
+            .await
+            .write_all(&buffer[..count])
+            .await
+            .is_err()
+        {
             return;
         }
     }
 }
 
+/// An answer as S3 gives it, after which the connection ends.
+fn refusal(status: u16, code: &str) -> String {
+    let body = format!("<Error><Code>{code}</Code><Message>planted by the test</Message></Error>");
+    format!(
+        "HTTP/1.1 {status} Trouble\r\nContent-Type: application/xml\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 impl Passage {
+    fn fault_of(&self, path: &str) -> Option<Fault> {
+        let faults = lock(&self.faults);
+        let planted = faults.iter().find(|(fragment, _)| path.contains(fragment));
+        planted.map(|(_, fault)| *fault)
+    }
+
     /// Whether the bytes may pass in the end.
     async fn wait_to_pass(&self, request: &str, bytes: usize) -> bool {
         let mut hold = self.hold.subscribe();

@@ -21,7 +21,7 @@ use crate::support::files::ProductFile;
 use crate::support::{Worker, WorkerOptions, World};
 
 pub use bucket::Bucket;
-pub use gate::{Gate, Request};
+pub use gate::{Fault, Gate, Request};
 pub use rejected::rejected;
 pub use webhook::{Answer, Webhook, answer};
 

@@ -1,0 +1,242 @@
+//! The retry stage: what waits in a retry topic comes back to `events` when its time has come.
+//!
+//! A stage of the Kafka runtime, one for each retry topic. The events of a topic wait equally long, so the first of a
+//! partition is the first that is due, and everything behind it waits with it. An event comes back in the transaction that
+//! commits its offset: it is never lost and never comes back twice. While it waits, the consumer goes on being polled.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use tracing::{info, warn};
+
+use crate::{
+    kafka::{
+        Decoded, Finished, Input, OutRecord, Position, RawRecord, Slot, Stage, StageSettings,
+        StateBytes,
+    },
+    telemetry::metrics::RetryMetrics,
+    topics::{DecodeError, Millis, ObjectEvent, RejectedNotification, Topics, decode, encode},
+};
+
+/// Returns the events of one retry topic.
+pub struct Retry {
+    topic: String,
+    tier: String,
+    events: Arc<str>,
+    rejected: Arc<str>,
+    metrics: RetryMetrics,
+}
+
+/// The name of the stage that reads a tier's topic, as it stands in its consumer group.
+pub fn stage_name(tier: &str) -> String {
+    format!("retry.{tier}")
+}
+
+impl Retry {
+    pub fn new(topic: &str, tier: &str, topics: &Topics, metrics: RetryMetrics) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            tier: tier.to_owned(),
+            events: topics.events.as_str().into(),
+            rejected: topics.rejected_notifications.as_str().into(),
+            metrics,
+        }
+    }
+
+    /// What the Kafka runtime needs to know of this stage; each topic has a group of its own.
+    pub fn settings(&self) -> StageSettings {
+        StageSettings {
+            name: stage_name(&self.tier).into(),
+            input_topic: self.topic.clone(),
+            input: Input::Queue,
+            // There is no work: events are answered as they are read.
+            max_in_flight: 1,
+            max_in_flight_bytes: 1,
+        }
+    }
+
+    /// The event as it was written, for the partition of its number in `events`.
+    fn returned(&self, event: &ObjectEvent, record: &RawRecord) -> Finished {
+        info!(
+            bucket = event.bucket,
+            key = event.key,
+            event_id = %event.id,
+            traceparent = event.trace_parent,
+            attempt = event.attempt,
+            tier = self.tier,
+            "event returned from its wait"
+        );
+        self.metrics.returned(&self.tier);
+        let mut headers = vec![("event-id", event.id.to_string())];
+        let trace = event.trace_parent.clone();
+        headers.extend(trace.map(|trace| ("traceparent", trace)));
+        Finished {
+            records: vec![OutRecord {
+                topic: Arc::clone(&self.events),
+                partition: None,
+                key: Some(record.key.clone()),
+                value: record.value.clone(),
+                headers,
+            }],
+        }
+    }
+}
+
+/// How long an event still has to wait, by this machine's clock.
+fn wait(event: &ObjectEvent, now: Millis) -> Option<Duration> {
+    let due = event.not_before?;
+    u64::try_from(due.0.saturating_sub(now.0))
+        .ok()
+        .filter(|millis| *millis > 0)
+        .map(Duration::from_millis)
+}
+
+impl Stage for Retry {
+    type Event = Infallible;
+    type State = Infallible;
+
+    fn decode(&self, record: &RawRecord) -> Decoded<Infallible> {
+        let event: ObjectEvent = match record.value.as_deref().map(decode) {
+            None => return Decoded::Unreadable("it has no value".into()),
+            Some(Err(error @ DecodeError::UnknownSchema { .. })) => {
+                return Decoded::Wait(format!(
+                    "the event at offset {} of {} was written by a newer feedmill ({error}); upgrade the workers that run the retry stage first",
+                    record.position.offset, self.topic
+                ));
+            }
+            Some(Err(error)) => return Decoded::Unreadable(error.to_string()),
+            Some(Ok(event)) => event,
+        };
+        match wait(&event, Millis::now()) {
+            Some(wait) => Decoded::Later(wait),
+            None => Decoded::Answer(self.returned(&event, record)),
+        }
+    }
+
+    async fn process(
+        self: Arc<Self>,
+        event: Arc<Infallible>,
+        _: Position,
+        _: Option<Arc<Infallible>>,
+        _: &mut Slot,
+    ) -> Finished {
+        match *event {}
+    }
+
+    fn unreadable(
+        &self,
+        position: Position,
+        _: &[u8],
+        value: Option<&[u8]>,
+        reason: &str,
+    ) -> Finished {
+        let Position { partition, offset } = position;
+        warn!(
+            topic = self.topic,
+            partition, offset, reason, "a waiting event can't be read"
+        );
+        let copy = RejectedNotification {
+            partition: Some(partition),
+            offset: Some(offset),
+            ..RejectedNotification::new(
+                format!("retries.{}", self.tier),
+                reason,
+                value.unwrap_or_default(),
+            )
+        };
+        Finished {
+            records: vec![OutRecord {
+                topic: Arc::clone(&self.rejected),
+                partition: Some(0),
+                key: None,
+                value: Some(encode(&copy)),
+                headers: Vec::new(),
+            }],
+        }
+    }
+
+    fn read_state(&self, event: &Infallible, _: &[u8]) -> Result<Infallible, String> {
+        match *event {}
+    }
+
+    fn too_large(
+        &self,
+        event: &Infallible,
+        _: Position,
+        _: Option<Arc<Infallible>>,
+        _: &str,
+    ) -> Finished {
+        match *event {}
+    }
+
+    fn fold(&self, _: Option<&[u8]>) -> Result<Option<StateBytes>, String> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Tier, object::ObjectRef, telemetry::metrics::Metrics};
+
+    fn stage() -> Retry {
+        let topics = Topics::with_prefix("t");
+        let topic = topics.retry(&Tier(Duration::from_secs(60)));
+        let tier = topics.tier_of(&topic).unwrap();
+        Retry::new(&topic, tier, &topics, Metrics::new().retry)
+    }
+
+    fn record(value: Option<Vec<u8>>) -> RawRecord {
+        RawRecord {
+            position: Position {
+                partition: 3,
+                offset: 9,
+            },
+            key: b"b/k".to_vec(),
+            value,
+        }
+    }
+
+    fn due_in(millis: i64) -> RawRecord {
+        let event = ObjectEvent {
+            not_before: Some(Millis(Millis::now().0 + millis)),
+            attempt: 1,
+            ..ObjectEvent::observed(&ObjectRef::try_new("b", "k").unwrap(), "test")
+        };
+        record(Some(encode(&event)))
+    }
+
+    #[test]
+    fn an_event_whose_time_has_come_goes_back_as_it_was_written_to_the_number_of_its_partition() {
+        for record in [due_in(-1), due_in(0)] {
+            let Decoded::Answer(finished) = stage().decode(&record) else {
+                panic!("it was not returned");
+            };
+            let [back] = &finished.records[..] else {
+                panic!("{finished:?}");
+            };
+            assert_eq!((&*back.topic, back.partition), ("t.events", None));
+            assert_eq!((&back.key, &back.value), (&Some(record.key), &record.value));
+        }
+    }
+
+    #[test]
+    fn an_event_waits_until_its_time_and_no_longer() {
+        let Decoded::Later(wait) = stage().decode(&due_in(60_000)) else {
+            panic!("it did not wait");
+        };
+        assert!(wait > Duration::from_secs(55) && wait <= Duration::from_secs(60));
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_copied_for_people() {
+        assert!(matches!(
+            stage().decode(&record(Some(b"no avro".to_vec()))),
+            Decoded::Unreadable(_)
+        ));
+        let finished = stage().unreadable(record(None).position, b"b/k", Some(b"no avro"), "why");
+        let copy = &finished.records[0];
+        assert_eq!(&*copy.topic, "t.rejected-notifications");
+        let copy: RejectedNotification = decode(copy.value.as_deref().unwrap()).unwrap();
+        assert_eq!((copy.partition, copy.offset), (Some(3), Some(9)));
+    }
+}
