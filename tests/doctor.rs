@@ -117,6 +117,9 @@ fn name(check: &Value) -> String {
         .to_owned()
 }
 
+/// Those of the tests' worlds.
+const TIERS: [&str; 3] = ["1s", "2s", "4s"];
+
 // All is well
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,16 +141,25 @@ async fn everything_in_place_is_said_check_by_check_and_nothing_is_left_behind()
         "kafka.version".to_owned(),
         format!("kafka.transactions {group}-*"),
     ];
+    for tier in TIERS {
+        expected.push(format!("kafka.transactions {prefix}.retry.{tier}-*"));
+    }
     for topic in [
         "dead-letters",
         "events",
         "objects",
         "rejected-notifications",
         "results",
+        "retries.1s",
+        "retries.2s",
+        "retries.4s",
     ] {
         expected.push(format!("kafka.permissions topic {prefix}.{topic}"));
     }
     expected.push(format!("kafka.permissions group {group}"));
+    for tier in TIERS {
+        expected.push(format!("kafka.permissions group {prefix}.retry.{tier}"));
+    }
     expected.push("kafka.topics".to_owned());
     for check in ["s3.list", "s3.get"] {
         expected.push(format!("{check} {input}"));
@@ -178,7 +190,7 @@ async fn everything_in_place_is_said_check_by_check_and_nothing_is_left_behind()
     assert_eq!(text.code(), Some(DONE));
     assert!(
         text.stdout
-            .contains("ok       kafka.topics: 5 are there and fit\n"),
+            .contains("ok       kafka.topics: 8 are there and fit\n"),
         "{text:#?}"
     );
     assert!(
@@ -286,6 +298,9 @@ async fn topics_that_are_missing_or_do_not_fit_are_named_with_what_mends_them() 
         ".objects",
         ".dead-letters",
         ".rejected-notifications",
+        ".retries.1s",
+        ".retries.2s",
+        ".retries.4s",
     ];
     let names = names.map(|name| format!("{prefix}{name}"));
     seen.expect(
@@ -297,7 +312,7 @@ async fn topics_that_are_missing_or_do_not_fit_are_named_with_what_mends_them() 
 
     let five = [("FEEDMILL_KAFKA__PARTITIONS", "5")];
     let seen = doctor(&world, &five, &[]).expect_code(FINDINGS);
-    assert_eq!(seen.with_status("failed"), ["kafka.topics"; 4]);
+    assert_eq!(seen.with_status("failed"), ["kafka.topics"; 7]);
     seen.expect(
         "kafka.topics",
         "failed",
@@ -382,7 +397,7 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
     };
     let (address, ca) = (broker.sasl(), broker.file("ca.pem"));
     let environment = as_user(&address, &ca, USER);
-    let stages = ["--stages", "convert"];
+    let stages = ["--stages", "convert,retry"];
     let seen = doctor(&world, &environment, &stages).expect_code(FINDINGS);
     let (prefix, group) = (&world.origin.topic_prefix, &world.origin.group);
     let results = format!("kafka.permissions topic {prefix}.results");
@@ -411,8 +426,8 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
     let grants = seen.remedies("kafka.");
     assert_eq!(
         grants.len(),
-        7,
-        "5 topics, a group, the transactional ids: {grants:#?}"
+        16,
+        "8 topics, 4 groups, their transactional ids: {grants:#?}"
     );
     let (last, others): (Vec<String>, Vec<String>) = grants
         .into_iter()
@@ -427,7 +442,7 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
         .await
         .expect_code(DONE);
     seen.expect(&format!("kafka.permissions group {group}"), "ok", &["Read"]);
-    seen.expect("kafka.topics", "ok", &["5 are there and fit"]);
+    seen.expect("kafka.topics", "ok", &["8 are there and fit"]);
 
     let options = environment
         .iter()

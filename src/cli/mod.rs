@@ -2,8 +2,10 @@
 
 mod config;
 mod convert;
+mod dead_letters;
 mod doctor;
 mod explain;
+mod filter;
 mod moment;
 mod reader;
 mod results;
@@ -43,7 +45,7 @@ Examples:
   feedmill topics create                         make the Kafka topics
   feedmill run                                   take notifications in and convert
   feedmill convert partner.xml --feed nsx        try a feed on a local file
-  feedmill results --outcome dead_lettered       what could not be converted, and why
+  feedmill dead-letters list --group             what could not be converted, and why
   feedmill explain s3://partner-files/a.xml      what happened to this file?
 
 Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
@@ -79,6 +81,9 @@ enum Command {
     Doctor(doctor::Arguments),
     /// What became of the files: the results topic, each object's oldest first
     Results(results::Arguments),
+    /// The files that could not be converted: list, look into, try again, close
+    #[command(subcommand, after_help = dead_letters::EXAMPLES)]
+    DeadLetters(dead_letters::Command),
     /// One object's story: its events, attempts and outcomes, what is settled now, and what is pending
     Explain(explain::Arguments),
 }
@@ -115,6 +120,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             on_runtime(doctor::run(doctor::load_quietly(sources)?, arguments))
         }
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
+        Command::DeadLetters(command) => dead_letters::run(&reaches_kafka(sources)?, command),
         Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
     }
 }

@@ -67,6 +67,7 @@ pub struct Config {
     pub sweep: Sweep,
     pub convert: Convert,
     pub retry: Retry,
+    pub dead_letters: DeadLetters,
     pub output: Output,
     pub state: State,
     pub admin: Admin,
@@ -408,6 +409,26 @@ impl Default for Convert {
             max_in_flight: 16,
             max_in_flight_bytes: 256 * MIB as u64,
             limits: Limits::default(),
+        }
+    }
+}
+
+/// What a dead letter says, and how often its file may be tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeadLetters {
+    /// Letters and results carry what stands at the place of the fault, up to 120 characters. Off where the files' contents must
+    /// not get into Kafka.
+    pub excerpts: bool,
+    /// Replays after which a letter is parked: `dead-letters replay` passes over it unless told otherwise.
+    pub max_replays: u32,
+}
+
+impl Default for DeadLetters {
+    fn default() -> Self {
+        Self {
+            excerpts: true,
+            max_replays: 5,
         }
     }
 }

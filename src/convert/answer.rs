@@ -15,6 +15,9 @@ use crate::{
 /// Longest text kept of a path or an excerpt, in bytes.
 const PLACE_BYTES: usize = 500;
 
+/// Longest message kept in a header, in bytes.
+const HEADER_BYTES: usize = 200;
+
 /// How an event ended.
 #[derive(Debug)]
 pub enum Ending {
@@ -155,6 +158,8 @@ pub struct Answer<'a> {
     pub state: Option<&'a Settled>,
     pub feed: Option<Matched<'a>>,
     pub ending: &'a Ending,
+    /// Whether letters and results may show what stands in the file.
+    pub excerpts: bool,
 }
 
 /// Names of the topics that answers go to, shared by all records.
@@ -207,7 +212,9 @@ impl Answer<'_> {
         match letter {
             Letter::None => {}
             Letter::Open(letter) => {
-                records.push(self.record(&self.topics.dead_letters, Some(encode(&*letter))))
+                let mut record = self.record(&self.topics.dead_letters, Some(encode(&*letter)));
+                record.headers.extend(essentials(&letter));
+                records.push(record);
             }
             Letter::Close => records.push(self.record(&self.topics.dead_letters, None)),
         }
@@ -346,18 +353,27 @@ impl Answer<'_> {
             column: refusal.column,
             byte_offset: refusal.byte_offset,
             path: refusal.path.clone(),
-            excerpt: refusal.excerpt.clone(),
+            excerpt: refusal.excerpt.clone().filter(|_| self.excerpts),
             feed: self.feed.map(|feed| feed.name.to_owned()),
             mapping_hash: self.feed.map(|feed| feed.mapping_hash.to_owned()),
             attempts: event.attempt.saturating_add(1),
             first_failed_at: event.history.first().map_or(now, |attempt| attempt.at),
             last_failed_at: now,
-            replays: i32::from(event.intent == Intent::Replay),
+            replays: match event.intent {
+                Intent::Replay => event.replays,
+                _ => 0,
+            },
             event_partition: self.position.partition,
             event_offset: self.position.offset,
             worker: self.worker.to_owned(),
             trace_parent: event.trace_parent.clone(),
         }
+    }
+
+    /// What the operator said who closed the letter.
+    fn why_discarded(&self) -> Option<String> {
+        let said = self.event.history.last().map(|last| last.message.clone());
+        said.filter(|_| matches!(self.ending, Ending::Discarded))
     }
 
     fn result(&self, change: &Change, letter: &Letter, now: Millis) -> ResultRecord {
@@ -371,6 +387,12 @@ impl Answer<'_> {
             Ending::Refused { refusal, .. } => refusal.rejected.clone(),
             _ => Rejected::default(),
         };
+        let mut rejected = rejected;
+        if !self.excerpts {
+            for record in &mut rejected.first {
+                record.excerpt = None;
+            }
+        }
         let version = self.ending.version();
         let (generation, status) = match change {
             Change::Settle(state) => (Some(state.generation), state.status),
@@ -390,7 +412,9 @@ impl Answer<'_> {
             event_id: event.id,
             outcome: self.ending.outcome(),
             reason: refusal.map(|refusal| refusal.reason.to_owned()),
-            message: refusal.map(|refusal| refusal.message.clone()),
+            message: refusal
+                .map(|refusal| refusal.message.clone())
+                .or_else(|| self.why_discarded()),
             bucket: event.bucket.clone(),
             key: event.key.clone(),
             etag: event.etag.clone(),
@@ -424,6 +448,23 @@ impl Answer<'_> {
             rejected_output: rejected.output,
         }
     }
+}
+
+/// What tools that only show headers can show of a letter, beside the event's id and the reason.
+fn essentials(letter: &DeadLetter) -> impl Iterator<Item = (&'static str, String)> {
+    let place = |name, place: Option<i64>| place.map(|place| (name, place.to_string()));
+    [
+        Some(("bucket", letter.bucket.clone())),
+        Some(("key", letter.key.clone())),
+        Some(("stage", letter.stage.clone())),
+        Some(("message", cut(&letter.message, HEADER_BYTES))),
+        Some(("attempts", letter.attempts.to_string())),
+        letter.feed.clone().map(|feed| ("feed", feed)),
+        place("record", letter.record),
+        place("line", letter.line),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]
@@ -464,6 +505,7 @@ mod tests {
                 mapping_hash: "m",
             }),
             ending,
+            excerpts: true,
         };
         let records = answer.records().records;
         let find = |topic: &str| records.iter().find(|record| &*record.topic == topic);
@@ -643,6 +685,7 @@ mod tests {
                 source: Some(version("B")),
                 refusal: refusal.into(),
             },
+            excerpts: true,
         };
         let bytes: usize = answer
             .records()

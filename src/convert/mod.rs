@@ -95,6 +95,8 @@ pub struct Convert {
     topics: TopicNames,
     rejected_topic: Arc<str>,
     worker: String,
+    /// Whether letters and results may show what stands in a file.
+    excerpts: bool,
     /// Longest wait for a byte of a source's body.
     stall: Duration,
     /// How long a failing attempt is repeated before its event waits in a retry topic.
@@ -123,6 +125,7 @@ impl Convert {
             stall: Duration::from_millis(config.s3.read_timeout_ms),
             s3,
             worker,
+            excerpts: config.dead_letters.excerpts,
             in_place: config.retry.in_place,
             tiers: Tiers::new(&config.retry, topics),
             breakers: Breakers::new(&config.retry.breaker, metrics.breaker.clone()),
@@ -168,6 +171,7 @@ impl Convert {
             state,
             feed,
             ending,
+            excerpts: self.excerpts,
         }
         .records()
     }

@@ -78,6 +78,7 @@ impl Settling<'_> {
         let mut expected = self.first_expectation(feed);
         let mut pause = FIRST_PAUSE;
         let mut failures = 0u32;
+        let mut first_failure = None;
         loop {
             if let Some(error) = self.bucket_is_away() {
                 return self.over(Over::Away, &error);
@@ -86,7 +87,9 @@ impl Settling<'_> {
                 Ok(ending) => return After::End(ending),
                 Err(again) => again,
             };
-            let is_last = began.elapsed() + pause > self.stage.in_place;
+            // Since the first failure: a long transfer that breaks off is worth a second one.
+            let failing = first_failure.get_or_insert_with(Instant::now).elapsed();
+            let is_last = failing + pause > self.stage.in_place;
             match again {
                 Again::Absent if began.elapsed() >= MISSING_GRACE => {
                     return After::End(Ending::Missing);

@@ -54,9 +54,10 @@ pub struct ObjectEvent {
     pub not_before: Option<Millis>,
     pub history: Vec<Attempt>,
     pub trace_parent: Option<String>,
+    pub replays: i32,
 }
 
-topic_record!(ObjectEvent, "ObjectEvent", earlier: ["1"]);
+topic_record!(ObjectEvent, "ObjectEvent", earlier: ["1", "2"]);
 
 impl ObjectEvent {
     /// A new observation of an object, received now, by a fresh id.
@@ -80,6 +81,7 @@ impl ObjectEvent {
             not_before: None,
             history: Vec::new(),
             trace_parent: None,
+            replays: 0,
         }
     }
 

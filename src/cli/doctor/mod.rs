@@ -42,7 +42,11 @@ Examples:
 Exit codes: 0 nothing failed, 2 the configuration can't be loaded, 4 something failed")]
 pub struct Arguments {
     /// Stages to check for, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "intake,sweep,convert")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "intake,sweep,convert,retry"
+    )]
     stages: Vec<Stage>,
     /// One JSON object a check
     #[arg(long)]

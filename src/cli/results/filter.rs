@@ -1,11 +1,12 @@
 //! Which results are asked for.
 
 use clap::Args;
-use globset::GlobMatcher;
 
 use crate::{
-    cli::moment::moment,
-    config::matcher,
+    cli::{
+        filter::{ObjectFilter, among},
+        moment::moment,
+    },
     topics::{Millis, Outcome, ResultRecord},
 };
 
@@ -20,12 +21,8 @@ pub struct Filter {
     /// Only with this reason, such as malformed_xml
     #[arg(long, value_name = "CODE")]
     reason: Vec<String>,
-    /// Only of this source bucket
-    #[arg(long, value_name = "NAME")]
-    bucket: Vec<String>,
-    /// Only of keys that fit this glob, by the rules of a feed's match: * stays within a folder, ** does not
-    #[arg(long, value_name = "GLOB", value_parser = key_glob)]
-    key: Option<GlobMatcher>,
+    #[command(flatten)]
+    object: ObjectFilter,
     /// Only what was finished at this time or later
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub since: Option<Millis>,
@@ -41,11 +38,6 @@ fn outcome(name: &str) -> Result<Outcome, String> {
         .ok_or_else(|| format!("there are {}", Outcome::ALL.map(Outcome::name).join(", ")))
 }
 
-fn key_glob(glob: &str) -> Result<GlobMatcher, String> {
-    let glob = matcher::compile(glob).map_err(|error| error.to_string())?;
-    Ok(glob.compile_matcher())
-}
-
 impl Filter {
     pub fn takes(&self, result: &ResultRecord) -> bool {
         let at = result.finished_at;
@@ -59,14 +51,8 @@ impl Filter {
 
     /// What can be told without reading the whole record.
     pub fn takes_object(&self, bucket: &str, key: &str) -> bool {
-        (self.bucket.is_empty() || self.bucket.iter().any(|name| name == bucket))
-            && self.key.as_ref().is_none_or(|glob| glob.is_match(key))
+        self.object.takes(bucket, key)
     }
-}
-
-/// Whether a value is one of those asked for; all are when none was.
-fn among<T: PartialEq>(asked: &[T], value: Option<&T>) -> bool {
-    asked.is_empty() || value.is_some_and(|value| asked.contains(value))
 }
 
 #[cfg(test)]
