@@ -10,6 +10,8 @@ pub enum Fault {
     CrashAfterOffsets,
     CrashAfterCommit,
     CrashAfterOutput,
+    /// While a file is converted that has `poison` in its key.
+    CrashOnPoison,
     /// Between what Kafka has acknowledged and the deletion of the message that told of it.
     CrashBeforeDelete,
     /// Offsets follow records that nobody knows the broker to have, and what became of these is not asked.
@@ -33,6 +35,7 @@ impl Fault {
             Self::CrashAfterOffsets => "crash-after-offsets",
             Self::CrashAfterCommit => "crash-after-commit",
             Self::CrashAfterOutput => "crash-after-output",
+            Self::CrashOnPoison => "crash-on-poison",
             Self::CrashBeforeDelete => "crash-before-delete",
             Self::SkipFlush => "skip-flush",
             Self::OffsetsBeforeRecords => "offsets-before-records",

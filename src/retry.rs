@@ -10,8 +10,8 @@ use tracing::{info, warn};
 
 use crate::{
     kafka::{
-        Decoded, Finished, Input, OutRecord, Position, RawRecord, Slot, Stage, StageSettings,
-        StateBytes,
+        Decoded, Finished, GivenUp, Input, OutRecord, Position, RawRecord, Slot, Stage,
+        StageSettings, StateBytes,
     },
     telemetry::metrics::RetryMetrics,
     topics::{DecodeError, Millis, ObjectEvent, RejectedNotification, Topics, decode, encode},
@@ -158,12 +158,12 @@ impl Stage for Retry {
         match *event {}
     }
 
-    fn too_large(
+    fn give_up(
         &self,
         event: &Infallible,
         _: Position,
         _: Option<Arc<Infallible>>,
-        _: &str,
+        _: GivenUp<'_>,
     ) -> Finished {
         match *event {}
     }

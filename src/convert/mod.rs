@@ -33,8 +33,8 @@ use crate::{
         spec::{Compression, OutputFormat},
     },
     kafka::{
-        Decoded, Finished, Input, OutRecord, Position, RawRecord, Slot, Stage, StageSettings,
-        StateBytes,
+        Decoded, Finished, GivenUp, Input, OutRecord, Position, RawRecord, Slot, Stage,
+        StageSettings, StateBytes,
     },
     live::Live,
     s3::Accounts,
@@ -51,6 +51,7 @@ use breaker::Breakers;
 pub use feeds::Feeds;
 use postpone::{After, Tiers, Wait};
 use settle::Settling;
+use source::Version;
 use state::Settled;
 
 /// The stage's name in groups, transactional ids and dead letters.
@@ -346,18 +347,39 @@ impl Stage for Convert {
         self.answer(&event, position, state.as_deref(), feed, &ending)
     }
 
-    fn too_large(
+    fn give_up(
         &self,
         event: &ObjectEvent,
         position: Position,
         state: Option<Arc<Settled>>,
-        refusal: &str,
+        why: GivenUp<'_>,
     ) -> Finished {
-        // What was found and done can't be said, so nothing is settled by it: only a letter is opened.
-        let ending = Ending::Refused {
-            source: None,
-            refusal: Refusal::new("outcome_too_large", cut(refusal, 200)).into(),
+        let ending = match why {
+            // What was found and done can't be said, so nothing is settled by it: only a letter is opened.
+            GivenUp::TooLarge(refusal) => Ending::Refused {
+                source: None,
+                refusal: Refusal::new("outcome_too_large", cut(refusal, 200)).into(),
+            },
+            // Settled, as far as the version is known: or every sweep would bring the crashes back.
+            GivenUp::Crashed { times } => Ending::Refused {
+                source: event.etag.clone().map(|etag| Version {
+                    etag,
+                    version_id: event.version_id.clone(),
+                }),
+                refusal: Refusal::new("worker_crashed", format!("the worker died {times} times while it converted this file and no other; see its last words, and the memory it may use")).into(),
+            },
         };
+        let feeds = self.feeds.current();
+        let feed = match why {
+            GivenUp::TooLarge(_) => None,
+            GivenUp::Crashed { .. } => event.object().ok().and_then(|object| feeds.of(&object)),
+        };
+        // What was too large to say has been counted when its work ended.
+        if let GivenUp::Crashed { .. } = why {
+            self.log(event, position, feed, &ending, Duration::ZERO);
+            let feed = feed.map(|feed| feed.name.as_str());
+            self.metrics.ended(ending.outcome(), ending.reason(), feed);
+        }
         // Without the history and the names that can be long.
         let event = ObjectEvent {
             history: Vec::new(),
@@ -375,7 +397,7 @@ impl Stage for Convert {
                 .filter(|id| id.len() <= MESSAGE_BYTES),
             ..event.clone()
         };
-        self.answer(&event, position, state.as_deref(), None, &ending)
+        self.answer(&event, position, state.as_deref(), feed, &ending)
     }
 
     fn read_state(&self, event: &ObjectEvent, bytes: &[u8]) -> Result<Settled, String> {

@@ -256,6 +256,9 @@ impl Settling<'_> {
         }
         let s3 = self.s3(&target.bucket);
         let upload = Upload::new(&s3, &target, &self.stage.output);
+        if self.object.key().contains("poison") {
+            faults::crash_at(Fault::CrashOnPoison);
+        }
         let began = Instant::now();
         let converted = conversion::convert(
             feed.plan.clone(),

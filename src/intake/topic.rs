@@ -16,8 +16,8 @@ use crate::{
     config::Kafka,
     failure::chain,
     kafka::{
-        Decoded, Finished, Input, OutRecord, Position, RawRecord, Slot, Stage, StageSettings,
-        StateBytes, partitioner::partition_of,
+        Decoded, Finished, GivenUp, Input, OutRecord, Position, RawRecord, Slot, Stage,
+        StageSettings, StateBytes, partitioner::partition_of,
     },
     telemetry::{metrics::IntakeMetrics, trace::TraceContext},
     topics::{RejectedNotification, Topics, encode},
@@ -168,12 +168,12 @@ impl Stage for NotificationTopic {
         match *event {}
     }
 
-    fn too_large(
+    fn give_up(
         &self,
         event: &Infallible,
         _: Position,
         _: Option<Arc<Infallible>>,
-        _: &str,
+        _: GivenUp<'_>,
     ) -> Finished {
         match *event {}
     }

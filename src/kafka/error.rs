@@ -22,6 +22,11 @@ pub enum RuntimeError {
         "keep the transactional id: another process fenced this one twice within a minute; give each process a state folder of its own"
     )]
     Fenced,
+    #[error("use {path}, where it is noted which events are under way")]
+    Journal {
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
     /// A bug of ours: the work of an event panicked.
     #[error("work on an event: it panicked: {0}")]
     Panicked(String),

@@ -74,6 +74,11 @@ impl StateFolder {
         self.path.join(format!("{stage}.store"))
     }
 
+    /// Where a stage notes what is under way.
+    pub fn journal_path(&self, stage: &str) -> PathBuf {
+        self.path.join(format!("{stage}.journal"))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -18,6 +18,7 @@
 //! | restore up to the read-uncommitted end, waiting for the last stable offset | [`reader`] |
 //! | local state is written only after the commit, with the position it reflects | [`store`], `session::Session::apply` |
 //! | work is bounded by number and bytes, and whoever waits holds nobody up | `slot::Slots` |
+//! | an event that kills the process is found, and given up in the end | [`journal`] |
 //! | one way back after anything fatal or ambiguous | [`runtime`] |
 //! | the transactional id lives in a locked folder | [`folder`] |
 //! | a call that hangs ends the process | [`watchdog`] |
@@ -26,6 +27,7 @@ pub mod admin;
 mod error;
 mod ffi;
 pub mod folder;
+mod journal;
 mod lane;
 pub mod leader;
 pub mod partitioner;
@@ -161,18 +163,27 @@ pub trait Stage: Send + Sync + 'static {
     /// Reads what [`Stage::fold`] kept for the event's key. An error means that the local copy is damaged: it is made anew.
     fn read_state(&self, event: &Self::Event, bytes: &[u8]) -> Result<Self::State, String>;
 
-    /// The same outcome in as few bytes as can be, after the broker or the client refused a record of it as too large.
-    fn too_large(
+    /// The least answer to an event that can't be answered by its work.
+    fn give_up(
         &self,
         event: &Self::Event,
         position: Position,
         state: Option<Arc<Self::State>>,
-        refusal: &str,
+        why: GivenUp<'_>,
     ) -> Finished;
 
     /// Folds a changelog value into what is kept locally of it. `None` forgets the key.
     /// An error stops the partition: a state that can't be read must not be taken for no state.
     fn fold(&self, value: Option<&[u8]>) -> Result<Option<StateBytes>, String>;
+}
+
+/// Why an event is not worked on any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenUp<'a> {
+    /// The broker or the client refused a record of its outcome as too large, in these words.
+    TooLarge(&'a str),
+    /// The process died so often while nothing but this event was under way.
+    Crashed { times: u32 },
 }
 
 /// Whose log a stage reads.

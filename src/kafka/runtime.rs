@@ -20,6 +20,7 @@ use super::{
     Input, Stage, StageSettings,
     error::RuntimeError,
     folder::StateFolder,
+    journal::Journal,
     session::{Session, Stop},
     settings,
     shared::{Shared, State},
@@ -78,6 +79,14 @@ impl<S: Stage> Runtime<S> {
                     store: Store::open(&folder.store_path(&settings.name))?,
                 }),
             },
+            journal: match &settings.input {
+                Input::Queue | Input::Foreign => None,
+                Input::Own { .. } => {
+                    let path = folder.journal_path(&settings.name);
+                    let opened = Journal::open(&path);
+                    Some(opened.map_err(|source| RuntimeError::Journal { path, source })?)
+                }
+            },
             status: Status::default(),
             tasks: tokio::runtime::Handle::current(),
             stage,
@@ -121,7 +130,12 @@ fn run<S: Stage>(shared: &Arc<Shared<S>>) -> Result<(), RuntimeError> {
         };
         shared.status.left_group(stop.trouble());
         match stop {
-            Stop::Drained => return Ok(()),
+            Stop::Drained => {
+                if let Some(journal) = &shared.journal {
+                    journal.clear();
+                }
+                return Ok(());
+            }
             Stop::Fatal(error) => return Err(error),
             _ if shared.shutdown.is_cancelled() => return Ok(()),
             Stop::Fenced(cause) => {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Stage, StageSettings, Status, store::Store};
+use super::{Stage, StageSettings, Status, journal::Journal, store::Store};
 use crate::config::Kafka;
 
 /// The state of a stage: where it is kept, and what it is restored from.
@@ -22,6 +22,8 @@ pub struct Shared<S: Stage> {
     pub transactional_id: String,
     /// None for a stage that keeps none: a queue, or others' logs.
     pub state: Option<State>,
+    /// None for a stage without work: it answers records as they are read.
+    pub journal: Option<Journal>,
     pub status: Status,
     pub tasks: tokio::runtime::Handle,
     /// Set: take no more events, commit what is finished, leave.

@@ -37,12 +37,23 @@ impl Slots {
 
     /// Waits for a slot. After [`Slots::close`] it waits for ever: nothing new begins.
     pub async fn take(&self, weight_bytes: u64) -> Slot {
+        self.take_several(1, weight_bytes).await
+    }
+
+    /// Waits until nothing else is worked on, and keeps it so.
+    pub async fn take_alone(&self, weight_bytes: u64) -> Slot {
+        let all = u32::try_from(self.max_events).unwrap_or(u32::MAX);
+        self.take_several(all, weight_bytes).await
+    }
+
+    async fn take_several(&self, events: u32, weight_bytes: u64) -> Slot {
         // One event is always let through, however heavy.
         let units = u32::try_from(weight_bytes.div_ceil(UNIT))
             .unwrap_or(u32::MAX)
             .min(self.max_units);
         let mut slot = Slot {
             slots: self.clone(),
+            events,
             units,
             held: None,
         };
@@ -70,6 +81,8 @@ impl Slots {
 /// Leave to work on one event, until dropped.
 pub struct Slot {
     slots: Slots,
+    /// Slots it fills: one, or all of them.
+    events: u32,
     units: u32,
     held: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
@@ -84,7 +97,9 @@ impl Slot {
 
     async fn hold(&mut self) {
         // The number before the bytes, always: whoever has bytes can finish.
-        let event = Arc::clone(&self.slots.events).acquire_owned().await;
+        let event = Arc::clone(&self.slots.events)
+            .acquire_many_owned(self.events)
+            .await;
         let units = Arc::clone(&self.slots.units)
             .acquire_many_owned(self.units)
             .await;
@@ -137,6 +152,18 @@ mod tests {
         assert_eq!(slots.in_use(), 1);
         drop(waiting);
         assert_eq!(slots.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_alone_waits_for_all_others_and_lets_nobody_beside_him() {
+        let slots = Slots::new(2, 10 * UNIT);
+        let first = slots.take(1).await;
+        assert!(slots.take_alone(1).now_or_never().is_none());
+        drop(first);
+        let alone = slots.take_alone(1).await;
+        assert!(slots.take(1).now_or_never().is_none());
+        drop(alone);
+        assert!(slots.take(1).now_or_never().is_some());
     }
 
     #[tokio::test]

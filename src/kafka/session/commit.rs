@@ -12,7 +12,7 @@ use super::{Done, Owned, Phase, Session, Stop, Worked, kafka_stop};
 use crate::{
     faults::{self, Fault},
     kafka::{
-        Position, Stage,
+        GivenUp, Position, Stage,
         error::RuntimeError,
         ffi::GroupMember,
         lane::Lane,
@@ -325,11 +325,12 @@ impl<S: Stage> Session<S> {
             _ if done.minimal => None,
             Some(Worked { work, state }) => {
                 let state = state.clone();
-                Some(
-                    self.shared
-                        .stage
-                        .too_large(&work.event, work.position, state, refusal),
-                )
+                Some(self.shared.stage.give_up(
+                    &work.event,
+                    work.position,
+                    state,
+                    GivenUp::TooLarge(refusal),
+                ))
             }
             None => Some(
                 self.shared

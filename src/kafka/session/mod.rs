@@ -122,6 +122,9 @@ impl<S: Stage> Session<S> {
         )
         .map_err(|error| Stop::Fatal(RuntimeError::Client(error)))?;
         let (partitions, log) = identify(shared, &consumer, timeout)?;
+        if let Some(journal) = &shared.journal {
+            journal.is_of(&log);
+        }
         shared.status.polled();
         let restore = restore::spawn(Arc::clone(shared), log.clone())
             .map_err(|error| Stop::Fatal(RuntimeError::Thread(error)))?;

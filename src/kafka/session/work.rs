@@ -11,8 +11,9 @@ use tracing::error;
 
 use super::{Done, Owned, Phase, Session, Stop, Wake, Worked, kafka_stop};
 use crate::kafka::{
-    Position, Stage,
+    GivenUp, Position, Stage,
     error::panic_text,
+    journal::MAX_CRASHES,
     lane::{Next, Work},
     shared::Shared,
     slot::Slot,
@@ -117,8 +118,15 @@ impl<S: Stage> Session<S> {
         );
         self.shared.tasks.spawn(async move {
             let task = async {
-                let mut slot = slots.take(work.weight).await;
-                let wake = AssertUnwindSafe(process(&shared, work, epoch, &mut slot))
+                let suspicion = shared
+                    .journal
+                    .as_ref()
+                    .and_then(|journal| journal.crashes(work.position));
+                let mut slot = match suspicion {
+                    None => slots.take(work.weight).await,
+                    Some(_) => slots.take_alone(work.weight).await,
+                };
+                let wake = AssertUnwindSafe(process(&shared, work, epoch, suspicion, &mut slot))
                     .catch_unwind()
                     .await;
                 waker.send(wake.unwrap_or_else(|panic| Wake::Panicked(panic_text(&*panic))));
@@ -138,6 +146,7 @@ async fn process<S: Stage>(
     shared: &Shared<S>,
     work: Work<S::Event>,
     epoch: u64,
+    suspicion: Option<u32>,
     slot: &mut Slot,
 ) -> Wake<S> {
     let position = work.position;
@@ -158,10 +167,22 @@ async fn process<S: Stage>(
             };
         }
     };
-    let stage = Arc::clone(&shared.stage);
-    let finished = stage
-        .process(Arc::clone(&work.event), position, state.clone(), slot)
-        .await;
+    let finished = match suspicion {
+        Some(times) if times >= MAX_CRASHES => {
+            let why = GivenUp::Crashed { times };
+            shared
+                .stage
+                .give_up(&work.event, position, state.clone(), why)
+        }
+        _ => {
+            let journal = shared.journal.as_ref();
+            let _under_way = journal.map(|journal| journal.begin(position, suspicion.is_some()));
+            let stage = Arc::clone(&shared.stage);
+            stage
+                .process(Arc::clone(&work.event), position, state.clone(), slot)
+                .await
+        }
+    };
     Wake::Finished(Done {
         position,
         epoch,
