@@ -233,10 +233,15 @@ fn line(result: &ResultRecord, format: Format) -> io::Result<String> {
         .outputs
         .first()
         .map(|output| format!(" -> s3://{}/{}", output.bucket, output.key));
-    let why = result.reason.as_ref().map(|reason| {
-        let message = result.message.as_deref().unwrap_or_default();
-        format!("  {reason}: {message}")
-    });
+    let why = match (&result.reason, &result.message) {
+        (Some(reason), message) => {
+            let message = message.as_deref().unwrap_or_default();
+            Some(format!("  {reason}: {message}"))
+        }
+        // Why a letter was closed.
+        (None, Some(message)) => Some(format!("  {message}")),
+        (None, None) => None,
+    };
     let (output, why) = (output.unwrap_or_default(), why.unwrap_or_default());
     let (finished, outcome) = (result.finished_at.to_string(), result.outcome.name());
     Ok(match format {
