@@ -178,6 +178,9 @@ async fn a_newer_version_overtakes_and_an_old_failure_says_nothing_about_it() {
     gate.fail(KEY, Fault::Status(503, "SlowDown"));
     let old = world.announce(KEY, Some(first.as_str())).await;
     waits(&worker, 1).await;
+    let object = format!("s3://{}/{KEY}", world.origin.input_bucket);
+    let told = world.run_cli(&["explain", &object]).await.stdout;
+    assert!(told.contains("waits in the retry topic 1s"), "{told}");
     gate.open();
     let (second, _) = convert(&world, KEY, &file(2)).await;
     // It comes back to a bucket that fails again, to its end.

@@ -159,6 +159,14 @@ impl Reader {
         })
     }
 
+    /// The names of all topics that may be seen.
+    pub fn topic_names(&self) -> Result<Vec<String>, ReadError> {
+        let metadata = self.consumer.fetch_metadata(None, self.timeout);
+        let metadata = metadata.map_err(call("the names", "all topics"))?;
+        let topics = metadata.topics().iter();
+        Ok(topics.map(|topic| topic.name().to_owned()).collect())
+    }
+
     /// How many partitions a topic has.
     pub fn partition_count(&self, topic: &str) -> Result<i32, ReadError> {
         let metadata = self.consumer.fetch_metadata(Some(topic), self.timeout);

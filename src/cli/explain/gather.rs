@@ -53,6 +53,7 @@ pub fn story(
     })?;
     let state = of.last(&topics.objects)?;
     let letters = of.newest(&topics.dead_letters, |_| false)?;
+    let waits = of.waits(topics)?;
     let damaged = of.damaged;
     let known = !(events.is_empty() && results.is_empty() && letters.is_empty()) || state.is_some();
     let rejected = match known || !damaged.is_empty() {
@@ -68,6 +69,7 @@ pub fn story(
         results,
         letters,
         state,
+        waits,
         queue,
         damaged,
         rejected,
@@ -101,6 +103,30 @@ impl Records<'_> {
             }
         })?;
         Ok(newest)
+    }
+
+    /// What waits in retry topics, or waited.
+    fn waits(&mut self, topics: &Topics) -> Result<Vec<(String, ObjectEvent)>, ReadError> {
+        let mut waits = Vec::new();
+        for topic in self.reader.topic_names()? {
+            let Some(tier) = topics.tier_of(&topic) else {
+                continue;
+            };
+            let mut newest = Newest::default();
+            self.each(&topic, |record, value| {
+                let (offset, appended_at) = (record.offset, record.appended_at);
+                if let Some(record) = value {
+                    let told = Told {
+                        offset,
+                        appended_at,
+                        record,
+                    };
+                    newest.push(told, |_: &ObjectEvent| false);
+                }
+            })?;
+            waits.extend(newest.into_records().map(|event| (tier.to_owned(), event)));
+        }
+        Ok(waits)
     }
 
     /// What stands in a table: the last value, unless a tombstone followed it.

@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::story::{KEPT, Queue, Story, Told};
-use crate::topics::{DeadLetter, Id, Millis, ObjectEvent, ObjectState, Outcome, ResultRecord};
+use crate::topics::{
+    Attempt, DeadLetter, Id, Millis, ObjectEvent, ObjectState, Outcome, ResultRecord,
+};
 
 /// The story as it is told; as JSON, the document of `explain --json`.
 #[derive(Debug, Serialize)]
@@ -22,6 +24,7 @@ pub struct Report<'a> {
     /// The letter that the state names; its record may be gone although the letter is open.
     pub open_letter: Option<&'a DeadLetter>,
     pub pending: Vec<Pending>,
+    pub waiting: Vec<Waiting<'a>>,
     pub queue: &'a Queue,
     /// The feed that matches the key now, whichever did before.
     pub feed_now: Option<&'a str>,
@@ -76,6 +79,17 @@ impl What<'_> {
     }
 }
 
+/// An event that waits for another attempt.
+#[derive(Debug, Serialize)]
+pub struct Waiting<'a> {
+    pub event_id: Id,
+    pub tier: &'a str,
+    pub not_before: Option<Millis>,
+    /// Attempts that are counted.
+    pub attempts: i32,
+    pub last_failure: Option<&'a Attempt>,
+}
+
 /// An event that waits for its outcome.
 #[derive(Debug, Serialize)]
 pub struct Pending {
@@ -108,6 +122,7 @@ impl<'a> Report<'a> {
             state: story.state.as_ref(),
             open_letter: open_letter(story),
             pending: pending(story),
+            waiting: waiting(story),
             queue: &story.queue,
             feed_now: story.feed.as_ref().ok().and_then(Option::as_deref),
             notes: Vec::new(),
@@ -311,6 +326,28 @@ fn pending(story: &Story) -> Vec<Pending> {
         .collect()
 }
 
+/// What went to a retry topic and has neither come back nor a result.
+fn waiting(story: &Story) -> Vec<Waiting<'_>> {
+    let is_over = |event: &ObjectEvent| {
+        let results = story.results.iter();
+        let mut events = story.events.iter().map(|told| &told.record);
+        results
+            .map(|told| told.record.event_id)
+            .any(|id| id == event.id)
+            || events.any(|back| back.id == event.id && back.not_before == event.not_before)
+    };
+    (story.waits.iter())
+        .filter(|(_, event)| !is_over(event))
+        .map(|(tier, event)| Waiting {
+            event_id: event.id,
+            tier,
+            not_before: event.not_before,
+            attempts: event.attempt,
+            last_failure: event.history.last(),
+        })
+        .collect()
+}
+
 /// The letter that this result opened.
 fn letter<'a>(story: &'a Story, result: &ResultRecord) -> Option<&'a DeadLetter> {
     let id = result.dead_letter_id.as_ref();
@@ -379,6 +416,7 @@ mod tests {
             events: newest((0..).zip(events).map(|(n, event)| told(n, event)).collect()),
             letters: Newest::default(),
             state: None,
+            waits: vec![],
             feed: Ok(Some("nsx".into())),
             damaged: vec![],
             rejected: None,
@@ -390,6 +428,26 @@ mod tests {
             received_at: Millis(received_at),
             ..ObjectEvent::observed(&ObjectRef::try_new("b", "k").unwrap(), "test")
         }
+    }
+
+    #[test]
+    fn an_event_waits_until_it_has_come_back_or_has_a_result() {
+        let waits_until = |event: &ObjectEvent, due| ObjectEvent {
+            not_before: Some(Millis(due)),
+            attempt: 1,
+            ..event.clone()
+        };
+        let count = |story: &Story| Report::of(story).waiting.len();
+        let mut story = story(vec![event(100)], &[], 1);
+        let first = story.events.iter().next().unwrap().record.clone();
+        story.waits = vec![("1m".into(), waits_until(&first, 500))];
+        assert_eq!(count(&story), 1);
+        story
+            .events
+            .push(told(1, waits_until(&first, 500)), |_| true);
+        assert_eq!(count(&story), 0);
+        story.waits.push(("10m".into(), waits_until(&first, 900)));
+        assert_eq!(count(&story), 1);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Story {
     pub results: Newest<ResultRecord>,
     pub letters: Newest<DeadLetter>,
     pub state: Option<ObjectState>,
+    /// Records of the retry topics, each with the tier it waited in.
+    pub waits: Vec<(String, ObjectEvent)>,
     pub queue: Queue,
     /// The feed that matches the object now; an error when the configuration has matches that can't be read.
     pub feed: Result<Option<String>, String>,
@@ -70,6 +72,10 @@ impl<T> Newest<T> {
 
     pub fn iter(&self) -> vec_deque::Iter<'_, Told<T>> {
         self.items.iter()
+    }
+
+    pub fn into_records(self) -> impl Iterator<Item = T> {
+        self.items.into_iter().map(|told| told.record)
     }
 
     pub fn is_empty(&self) -> bool {

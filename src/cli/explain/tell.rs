@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::report::{Happening, Pending, Report, What};
+use super::report::{Happening, Pending, Report, Waiting, What};
 use crate::{
     cli::text::{elapsed, escaped},
     topics::{
@@ -256,7 +256,24 @@ fn pending(report: &Report<'_>) -> Vec<String> {
             }),
         ])
     };
+    let waits = |waiting: &Waiting<'_>| {
+        joined([
+            Some(format!(
+                "event {} waits in the retry topic {}",
+                waiting.event_id, waiting.tier
+            )),
+            named("until", &waiting.not_before),
+            Some(format!("{} attempts counted", waiting.attempts)),
+            (waiting.last_failure)
+                .map(|last| format!("{}: {}", last.reason, escaped(&last.message))),
+        ])
+    };
+    let mut waiting: Vec<String> = report.waiting.iter().map(waits).collect();
     let mut text: Vec<String> = report.pending.iter().map(line).collect();
+    if text.is_empty() && !waiting.is_empty() {
+        return waiting;
+    }
+    text.append(&mut waiting);
     match text.is_empty() {
         true => vec!["nothing".into()],
         false => {
