@@ -23,11 +23,12 @@
 //! * [`s3`]: the client, and what its errors mean
 //!
 //! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`reload`] (a new configuration without a restart) and
-//! [`live`] (what it replaces), [`aws`] (connections and credentials), [`failure`] (exit codes), [`shutdown`],
+//! [`live`] (what it replaces), [`aws`] (connections and credentials), [`backoff`], [`failure`] (exit codes), [`shutdown`],
 //! [`telemetry`], [`object`] (names and ETags), [`faults`] (what tests may break), [`spool`] (bytes on disk for a while).
 
 pub mod app;
 pub mod aws;
+pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod convert;

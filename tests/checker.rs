@@ -69,6 +69,58 @@ fn a_second_result_of_an_event_is_caught() {
     run.is_caught_by("R1");
 }
 
+/// A run in which an event waited in a retry topic and came back.
+fn with_a_wait() -> Run {
+    let mut run = Run::healthy();
+    let mut waited = run.value(run.last(Topic::Events, "notes.txt")).clone();
+    waited["not_before"] = json!(1_000);
+    run.write(Topic::Retries, "notes.txt", waited.clone());
+    let result = run.last(Topic::Results, "notes.txt");
+    let mut result = run.dump.records.remove(result);
+    run.write(Topic::Events, "notes.txt", waited);
+    let back = run.last(Topic::Events, "notes.txt");
+    let offset = run.dump.records[back].offset;
+    if let Content::Value(value) = &mut result.content {
+        value["event_offset"] = json!(offset);
+    }
+    run.dump.records.push(result);
+    for commit in &mut run.dump.commits {
+        commit.next_offset = commit.next_offset.max(offset + 1);
+    }
+    run
+}
+
+#[test]
+fn an_event_that_waited_and_came_back_is_healthy() {
+    let found = with_a_wait().check();
+    assert!(
+        found.iter().all(|violation| violation.rule() != "R10"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_event_that_waited_and_never_came_back_or_twice_is_caught() {
+    let mut run = with_a_wait();
+    let back = run.last(Topic::Events, "notes.txt");
+    let record = run.dump.records.remove(back);
+    assert!(
+        run.check()
+            .iter()
+            .any(|violation| violation.rule() == "R10")
+    );
+    run.dump.records.push(record.clone());
+    run.dump.records.push(Record {
+        offset: record.offset + 1,
+        ..record
+    });
+    assert!(
+        run.check()
+            .iter()
+            .any(|violation| violation.rule() == "R10")
+    );
+}
+
 #[test]
 fn a_result_of_an_event_that_was_never_announced_is_caught() {
     let mut run = Run::healthy();

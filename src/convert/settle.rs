@@ -21,6 +21,7 @@ use super::{
     state::Settled,
 };
 use crate::{
+    backoff::jittered,
     config::Layout,
     faults::{self, Fault},
     feed,
@@ -535,10 +536,4 @@ fn fought_over() -> S3Error {
         failure: Failure::PreconditionFailed,
         message: "the output was changed between each look at it and the write".to_owned(),
     }
-}
-
-/// Half the pause at least, so that workers that failed together do not come back together.
-fn jittered(pause: Duration) -> Duration {
-    let random = uuid::Uuid::new_v4().as_u128() % 1000;
-    pause / 2 + pause.mul_f64(random as f64 / 2000.0)
 }

@@ -11,10 +11,10 @@ use tracing::{info, warn};
 use super::{
     candidate::{Announcement, Candidate, Kind},
     ledger::{Ledger, LedgerError},
-    pass::{FIRST_PAUSE, LONGEST_PAUSE, MAX_HEADS, Pass, Stopped, Trouble, jittered},
+    pass::{FIRST_PAUSE, LONGEST_PAUSE, MAX_HEADS, Pass, Stopped, Trouble},
     storage::Storage,
 };
-use crate::{failure::chain, kafka::Position, object::ObjectRef, s3::S3Error};
+use crate::{backoff::jittered, failure::chain, kafka::Position, object::ObjectRef, s3::S3Error};
 
 /// Announcements waiting for Kafka at a time.
 const MAX_APPENDING: usize = 64;

@@ -21,6 +21,7 @@ use super::{
     tally::{Counts, Tally},
 };
 use crate::{
+    backoff::jittered,
     object::ObjectRef,
     s3::{Failure, S3Error},
     topics::Millis,
@@ -347,10 +348,4 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
         let stopped = self.shutdown.run_until_cancelled(work).await;
         stopped.ok_or(Stopped)
     }
-}
-
-/// Between half of it and all of it, so that workers do not come back together.
-pub fn jittered(pause: Duration) -> Duration {
-    let random = uuid::Uuid::new_v4().as_u128() % 1000;
-    pause / 2 + pause.mul_f64(random as f64 / 2000.0)
 }

@@ -22,7 +22,7 @@ pub struct Schemas {
 impl Schemas {
     pub fn of(topic: Topic) -> Result<Self> {
         let name = match topic {
-            Topic::Events => "ObjectEvent",
+            Topic::Events | Topic::Retries => "ObjectEvent",
             Topic::Results => "Result",
             Topic::Objects => "ObjectState",
             Topic::DeadLetters => "DeadLetter",

@@ -73,6 +73,14 @@ fn topics(origin: &Origin) -> Result<Dump> {
         dump.records
             .extend(records(&committed, topic, &name, partitions)?);
     }
+    let retries = format!("{}.retries.", origin.topic_prefix);
+    for name in kafka::topics(&origin.brokers)? {
+        if name.starts_with(&retries) {
+            let partitions = kafka::partitions(&committed, &name)?;
+            let waits = records(&committed, Topic::Retries, &name, partitions)?;
+            dump.records.extend(waits);
+        }
+    }
     Ok(dump)
 }
 

@@ -15,6 +15,7 @@
 //! * R7 no transaction is open
 //! * R8 a key's conversions follow one another in generation order
 //! * R9 each outcome was decided on the state that the outcomes before it had left
+//! * R10 each wait in a retry topic is followed by one return to `events`, and no event returns that did not wait
 //!
 //! R3 and R4 are judged by the fold of the Results, so that a table that differs from it is one violation and not four.
 
@@ -49,6 +50,7 @@ pub fn check(dump: &Dump, expected: &Expectations) -> Vec<Violation> {
         check_commits(dump),
         open_transactions(dump),
         falling_generations(&records.results),
+        check_returns(dump, &records),
     ]
     .concat()
 }
@@ -441,4 +443,34 @@ fn falling_generations(results: &[Placed<EventResult>]) -> Vec<Violation> {
         }
     }
     found
+}
+
+// R10
+
+fn check_returns(dump: &Dump, records: &Records) -> Vec<Violation> {
+    let partitions = partitions(dump, Topic::Events);
+    let mut counts: BTreeMap<(&str, i64), (usize, usize)> = BTreeMap::new();
+    for event in records.waits.iter().filter_map(|wait| wait.value.as_ref()) {
+        let until = event.not_before.unwrap_or_default();
+        counts.entry((&event.id, until)).or_default().0 += 1;
+    }
+    for record in &records.events {
+        let Some(event) = &record.value else { continue };
+        // One that lay elsewhere was moved home, which is no second return.
+        let is_home = record.at.partition == murmur2::partition_of(&record.key, partitions);
+        if let (Some(until), true) = (event.not_before, is_home) {
+            counts.entry((&event.id, until)).or_default().1 += 1;
+        }
+    }
+    let differing = counts
+        .into_iter()
+        .filter(|(_, (waited, returned))| waited != returned);
+    differing
+        .map(|((id, until), (waited, returned))| Violation::Unreturned {
+            id: id.to_owned(),
+            until,
+            waited,
+            returned,
+        })
+        .collect()
 }

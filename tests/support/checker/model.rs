@@ -27,9 +27,12 @@ pub enum Topic {
     Results,
     Objects,
     DeadLetters,
+    /// All retry topics together.
+    Retries,
 }
 
 impl Topic {
+    /// Those that every installation has, with one name each.
     pub const ALL: [Self; 4] = [
         Self::Events,
         Self::Results,
@@ -44,6 +47,7 @@ impl Topic {
             Self::Results => "results",
             Self::Objects => "objects",
             Self::DeadLetters => "dead-letters",
+            Self::Retries => "retries",
         }
     }
 }

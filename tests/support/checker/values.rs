@@ -11,6 +11,9 @@ use super::violation::{Place, Violation};
 #[derive(Debug, Deserialize)]
 pub struct Event {
     pub id: String,
+    /// When it may be handled, in milliseconds since 1970; absent until it has waited.
+    #[serde(default)]
+    pub not_before: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -82,6 +85,7 @@ pub struct Records {
     pub results: Vec<Placed<EventResult>>,
     pub states: Vec<Placed<State>>,
     pub letters: Vec<Placed<Letter>>,
+    pub waits: Vec<Placed<Event>>,
     pub unreadable: Vec<Violation>,
 }
 
@@ -93,11 +97,13 @@ impl Records {
         let results = typed(dump, Topic::Results, &mut unreadable);
         let states = typed(dump, Topic::Objects, &mut unreadable);
         let letters = typed(dump, Topic::DeadLetters, &mut unreadable);
+        let waits = typed(dump, Topic::Retries, &mut unreadable);
         Self {
             events,
             results,
             states,
             letters,
+            waits,
             unreadable,
         }
     }

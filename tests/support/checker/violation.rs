@@ -138,6 +138,14 @@ pub enum Violation {
         about: String,
         settled: String,
     },
+
+    #[error("event {id} waited {waited} times until {until} and came back {returned} times")]
+    Unreturned {
+        id: String,
+        until: i64,
+        waited: usize,
+        returned: usize,
+    },
 }
 
 impl Violation {
@@ -159,6 +167,7 @@ impl Violation {
             Self::OpenTransaction { .. } => "R7",
             Self::GenerationFalls { .. } => "R8",
             Self::DecidedOnOldState { .. } => "R9",
+            Self::Unreturned { .. } => "R10",
         }
     }
 }
