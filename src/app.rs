@@ -228,11 +228,14 @@ async fn retry_topics(config: &Config, topics: &Topics) -> Result<Vec<(String, S
     let kafka = config.kafka.clone();
     let names = blocking(move || Admin::connect(&kafka)?.topic_names());
     let names = names.await?.map_err(Failure::service)?;
-    let tiers = names.into_iter().filter_map(|name| {
-        let tier = topics.tier_of(&name)?.to_owned();
-        Some((name, tier))
-    });
-    Ok(tiers.collect())
+    let mut tiers: Vec<_> = (names.into_iter())
+        .filter_map(|name| {
+            let tier = topics.tier_of(&name)?.to_owned();
+            Some((name, tier))
+        })
+        .collect();
+    tiers.sort();
+    Ok(tiers)
 }
 
 async fn build_convert(
