@@ -123,7 +123,8 @@ impl RecordPath {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CsvSpec {
-    /// One ASCII character. Unless said, the one of `,` `;` tab and `|` that the first rows agree on; a tab in the format `tsv`.
+    /// One ASCII character. Unless said, a tab in the format `tsv`, what a first line `sep=;` says, or the one of `,` `;` tab and `|` that
+    /// the first rows agree on.
     pub delimiter: Option<char>,
     /// The ASCII character around cells that hold delimiters or line ends, twice for itself; empty for none. Unless said, `"`, or `'`
     /// where the first rows use that.

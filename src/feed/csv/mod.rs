@@ -38,12 +38,17 @@ pub fn convert<'p>(
     stream: &mut Stream<'p>,
     records: &mut Records<'_>,
 ) -> Result<(), ConvertError> {
-    let dialect = given.complete(head(stream)?).map_err(|mut rejection| {
+    let head = head(stream)?;
+    let sep_line = head.sep_line();
+    let dialect = given.complete(head).map_err(|mut rejection| {
         stream.mark();
         rejection.place(stream.marked());
         rejection
     })?;
     let mut rows = Rows::new(stream, dialect, limits);
+    if let Some(line) = sep_line {
+        rows.skip(line.bytes)?;
+    }
     let columns = header(given, limits, &mut rows)
         .and_then(|names| Ok((Columns::new(&names, capture)?, names.len())))
         .map_err(|error| locate(error, None, &mut rows));
