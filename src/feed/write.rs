@@ -4,11 +4,13 @@
 //! Compact JSON, one record per line, unless it is to be pretty; the same bytes for the same records.
 
 use std::io::Write;
+use std::rc::Rc;
 
 use super::batch::{Batches, Done};
 use super::container::too_large;
 use super::encode::Encoder;
 use super::limits::Limits;
+use super::progress::Progress;
 use super::reject::{ConvertError, Place, Rejection};
 use super::rejects::Rejects;
 use super::spec::OutputFormat;
@@ -33,6 +35,7 @@ pub struct Records<'w> {
     batches: Option<Batches<'w>>,
     /// Where the next record begins.
     place: Option<Place>,
+    progress: Option<&'w Progress>,
     pub warnings: Warnings,
 }
 
@@ -49,6 +52,7 @@ impl<'w> Records<'w> {
             rejects: Rejects::default(),
             batches: None,
             place: None,
+            progress: None,
             warnings: Warnings::default(),
         }
     }
@@ -61,6 +65,19 @@ impl<'w> Records<'w> {
     /// Leaves rejected records out as far as `rejects` allows it; without, the first one is an error.
     pub fn tolerating(self, rejects: Rejects<'w>) -> Self {
         Self { rejects, ..self }
+    }
+
+    /// Says in `progress` how many records there are.
+    pub fn telling(self, progress: &'w Progress) -> Self {
+        Self {
+            progress: Some(progress),
+            ..self
+        }
+    }
+
+    /// What comes next is in this entry of a zip, or in none.
+    pub fn enter(&mut self, entry: Option<Rc<str>>) {
+        self.rejects.enter(entry);
     }
 
     /// Records of the file that are done with, those rejected included.
@@ -248,6 +265,9 @@ impl<'w> Records<'w> {
             self.pending.push(b'\n');
         }
         self.written += 1;
+        if let Some(progress) = self.progress {
+            progress.records.set(self.written);
+        }
         if self.pending.len() >= FLUSH_BYTES {
             self.flush()
         } else {
@@ -276,7 +296,11 @@ impl<'w> Records<'w> {
     fn take_rejected(&mut self, error: ConvertError, number: u64) -> Result<(), ConvertError> {
         match error {
             ConvertError::Rejected(rejection) if rejection.reason.is_of_record() => {
-                self.rejects.take(rejection, number)
+                self.rejects.take(rejection, number)?;
+                if let Some(progress) = self.progress {
+                    progress.rejected.set(self.rejects.count());
+                }
+                Ok(())
             }
             error => Err(error),
         }
