@@ -7,6 +7,7 @@ mod explain;
 mod moment;
 mod reader;
 mod results;
+mod source;
 mod text;
 mod topics;
 
@@ -101,7 +102,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             let stages: BTreeSet<Stage> = stages.into_iter().collect();
             on_runtime(app::run(config, sources, &stages))
         }
-        Command::Convert(arguments) => convert::run(&loaded(sources)?.config, &arguments),
+        Command::Convert(arguments) => on_runtime(convert::run(loaded(sources)?.config, arguments)),
         Command::Topics(command) => {
             let config = reaches_kafka(sources)?;
             on_runtime(topics::run(&config, command))

@@ -52,6 +52,7 @@ pub use progress::{Counter, Progress};
 pub use reject::{ConvertError, Reason, Rejection};
 use rejects::Rejects;
 pub use rejects::{FIRST_REJECTIONS, MaxRejected};
+use serde::Serialize;
 use spec::Format;
 pub use warnings::Warning;
 use write::Records;
@@ -70,7 +71,7 @@ pub struct Source {
 }
 
 /// What a conversion came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Records in the output.
     pub records: u64,
