@@ -4,6 +4,7 @@ mod config;
 mod convert;
 mod doctor;
 mod explain;
+mod feed;
 mod moment;
 mod reader;
 mod results;
@@ -44,6 +45,7 @@ Examples:
   feedmill topics create                         make the Kafka topics
   feedmill run                                   take notifications in and convert
   feedmill convert partner.xml --feed nsx        try a feed on a local file
+  feedmill feed test                             do the feeds' fixtures still become what they should?
   feedmill results --outcome dead_lettered       what could not be converted, and why
   feedmill explain s3://partner-files/a.xml      what happened to this file?
 
@@ -62,6 +64,9 @@ enum Command {
     },
     /// Convert a local file, without Kafka and S3
     Convert(convert::Arguments),
+    /// Work on the feeds' mappings
+    #[command(subcommand, after_help = "Example: feedmill feed test acme")]
+    Feed(feed::Command),
     /// Make and check the Kafka topics
     #[command(subcommand, after_help = "Example: feedmill topics create")]
     Topics(topics::Command),
@@ -103,6 +108,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             on_runtime(app::run(config, sources, &stages))
         }
         Command::Convert(arguments) => on_runtime(convert::run(loaded(sources)?.config, arguments)),
+        Command::Feed(command) => feed::run(sources, &command),
         Command::Topics(command) => {
             let config = reaches_kafka(sources)?;
             on_runtime(topics::run(&config, command))
