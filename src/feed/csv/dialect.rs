@@ -142,10 +142,12 @@ impl GivenDialect {
     }
 
     /// Whether a text of which nothing else is known is CSV: it has two rows at least and all rows seen agree. One line of
-    /// text with a comma in it may be anything, an error message for one.
+    /// text with a comma in it may be anything, an error message for one. A line that names the delimiter is enough.
     pub fn fits(&self, head: Head<'_>) -> bool {
-        let mut shapes = self.shapes(self.delimiter_of(head), head.without_sep_line());
-        shapes.any(|shape| shape.columns > 1 && shape.rows > 1 && shape.agreeing == shape.rows)
+        let mut shapes = self.shapes(self.delimiter, head);
+        head.sep_line().is_some()
+            || shapes
+                .any(|shape| shape.columns > 1 && shape.rows > 1 && shape.agreeing == shape.rows)
     }
 
     /// The dialect of a file that is said to be CSV: what the feed says, and for the rest what most of the first rows agree on.
