@@ -7,6 +7,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+/// The number of the first signal that asks the process to end. It is listened for from now on, not from the first poll.
+/// Not SIGHUP: `nohup` has it ignored, and a handler would undo that.
+pub fn first_signal() -> std::io::Result<impl Future<Output = i32>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let kind = tokio::select! {
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = interrupt.recv() => SignalKind::interrupt(),
+        };
+        kind.as_raw_value()
+    })
+}
+
 /// A token that is cancelled by the first signal.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;

@@ -5,10 +5,12 @@ mod convert;
 mod dead_letters;
 mod doctor;
 mod explain;
+mod feed;
 mod filter;
 mod moment;
 mod reader;
 mod results;
+mod source;
 mod text;
 mod topics;
 
@@ -45,6 +47,7 @@ Examples:
   feedmill topics create                         make the Kafka topics
   feedmill run                                   take notifications in and convert
   feedmill convert partner.xml --feed nsx        try a feed on a local file
+  feedmill feed test                             do the feeds' fixtures still become what they should?
   feedmill dead-letters list --group             what could not be converted, and why
   feedmill explain s3://partner-files/a.xml      what happened to this file?
 
@@ -67,6 +70,9 @@ enum Command {
     },
     /// Convert a local file, without Kafka and S3
     Convert(convert::Arguments),
+    /// Work on the feeds' mappings
+    #[command(subcommand, after_help = "Example: feedmill feed test acme")]
+    Feed(feed::Command),
     /// Make and check the Kafka topics
     #[command(subcommand, after_help = "Example: feedmill topics create")]
     Topics(topics::Command),
@@ -110,7 +116,8 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             let stages: BTreeSet<Stage> = stages.into_iter().collect();
             on_runtime(app::run(config, sources, &stages))
         }
-        Command::Convert(arguments) => convert::run(&loaded(sources)?.config, &arguments),
+        Command::Convert(arguments) => on_runtime(convert::run(loaded(sources)?.config, arguments)),
+        Command::Feed(command) => feed::run(sources, &command),
         Command::Topics(command) => {
             let config = reaches_kafka(sources)?;
             on_runtime(topics::run(&config, command))

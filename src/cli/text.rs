@@ -1,10 +1,13 @@
 //! Text for people. Keys and messages may hold anything; a terminal must not be steered by them.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+};
 
 use jiff::SignedDuration;
 
-use crate::topics::Millis;
+use crate::{feed::Rejection, topics::Millis};
 
 /// The text with its control characters escaped.
 pub fn escaped(text: &str) -> String {
@@ -30,6 +33,33 @@ pub fn printable(text: &str) -> String {
 pub fn elapsed(from: Millis, to: Millis) -> String {
     let millis = to.0.saturating_sub(from.0);
     format!("{:#}", SignedDuration::from_millis(millis))
+}
+
+/// Why a file, or a record of it, is refused, and where the reason stands.
+pub fn refusal(path: &Path, rejection: &Rejection) -> String {
+    let mut text = format!(
+        "{}: {}: {}",
+        path.display(),
+        rejection.reason,
+        rejection.message
+    );
+    let places = [
+        ("record", rejection.record),
+        ("line", rejection.line),
+        ("column", rejection.column),
+        ("byte", rejection.byte_offset),
+    ];
+    for (name, place) in places {
+        text.extend(place.map(|place| format!(", {name} {place}")));
+    }
+    text.extend(rejection.path.as_ref().map(|path| format!(", at {path}")));
+    text.extend(
+        rejection
+            .excerpt
+            .as_ref()
+            .map(|excerpt| format!("\n  {excerpt}")),
+    );
+    text
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The folder of feeds: one TOML file a partner, with `[[feeds]]` tables as in the main file and nothing else.
 //!
 //! In: a folder. Out: the feeds of its `*.toml` files, by file name. Hidden files are skipped, so that a mounted
-//! Kubernetes ConfigMap works, whose files are links into a hidden folder; what editors leave behind is, too.
+//! Kubernetes ConfigMap works, whose files are links into a hidden folder; what editors leave behind is, too, and so are the folders
+//! of fixtures, `NAME.tests`.
 
 use std::ffi::OsStr;
 use std::io;
@@ -186,6 +187,7 @@ mod tests {
             "x.toml.bak",
             "README.md",
             "folder.toml/x",
+            "nsx.tests/kettle.source.toml",
         ] {
             folder.write(&format!("feeds.d/{skipped}"), "not = 'a feed'");
         }

@@ -22,6 +22,7 @@ mod json;
 mod limits;
 mod names;
 mod plan;
+mod progress;
 mod record_path;
 mod reject;
 mod rejects;
@@ -47,9 +48,11 @@ pub use fields::{DateFormatError, FieldError, TypeError};
 pub use limits::Limits;
 use plan::Mapping;
 pub use plan::{Plan, PlanError};
+pub use progress::{Counter, Progress};
 pub use reject::{ConvertError, Reason, Rejection};
 use rejects::Rejects;
 pub use rejects::{FIRST_REJECTIONS, MaxRejected};
+use serde::Serialize;
 use spec::Format;
 pub use warnings::Warning;
 use write::Records;
@@ -68,7 +71,7 @@ pub struct Source {
 }
 
 /// What a conversion came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Records in the output.
     pub records: u64,
@@ -104,18 +107,30 @@ pub fn convert(
 pub fn convert_reporting(
     plan: &Plan,
     source: &Source,
+    input: impl Read,
+    output: impl Write,
+    report: Option<&mut dyn Write>,
+) -> Result<Summary, ConvertError> {
+    convert_watched(plan, source, input, output, report, &Progress::default())
+}
+
+/// The same; `progress`, a new one, tells other threads how far it is.
+pub fn convert_watched(
+    plan: &Plan,
+    source: &Source,
     mut input: impl Read,
     mut output: impl Write,
     report: Option<&mut dyn Write>,
+    progress: &Progress,
 ) -> Result<Summary, ConvertError> {
     let report = report.map(|report| report as &mut dyn Write);
     let output = Encoder::new(&mut output, plan.compression).map_err(ConvertError::Write)?;
     let mut records = Records::new(output, plan.output, &plan.limits)
         .tolerating(Rejects::new(report, plan.max_rejected))
-        .through(plan.batches(source)?);
-    let mut documents = Documents::new(&mut input, &plan.limits, plan.encoding);
-    let parsed = convert_documents(plan, source, &mut documents, &mut records);
-    records.settle(parsed)?;
+        .through(plan.batches(source)?)
+        .telling(progress);
+    let mut documents = Documents::new(&mut input, &plan.limits, plan.encoding).telling(progress);
+    convert_documents(plan, source, &mut documents, &mut records)?;
     let (rejected, rejections) = records.finish_rejects()?;
     records.finish()?;
     Ok(Summary {
@@ -139,7 +154,11 @@ fn convert_documents<'p>(
     let mut is_empty = true;
     while let Some(mut document) = documents.next()? {
         is_empty = false;
-        convert_document(plan, source, &mut document, records)
+        records.enter(document.entry());
+        let parsed = convert_document(plan, source, &mut document, records);
+        // With all its records done, so that no rejection of theirs is said to be in the next document.
+        records
+            .settle(parsed)
             .map_err(|error| document.name(error))?;
     }
     match is_empty {

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io::Write;
+use std::rc::Rc;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::container::name_entry;
 use super::reject::{ConvertError, Reason, Rejection};
 
 /// How many rejections a summary, or the refusal of a file, has in full.
@@ -136,6 +138,8 @@ pub struct Rejects<'w> {
     most: MaxRejected,
     count: u64,
     first: Vec<Rejection>,
+    /// The entry of a zip that records are in now.
+    entry: Option<Rc<str>>,
 }
 
 impl<'w> Rejects<'w> {
@@ -146,14 +150,24 @@ impl<'w> Rejects<'w> {
             most,
             count: 0,
             first: Vec::new(),
+            entry: None,
         }
     }
 
+    pub fn enter(&mut self, entry: Option<Rc<str>>) {
+        self.entry = entry;
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Takes the rejected record that is the last of `seen`; an error when it is one too many.
-    pub fn take(&mut self, rejection: Box<Rejection>, seen: u64) -> Result<(), ConvertError> {
+    pub fn take(&mut self, mut rejection: Box<Rejection>, seen: u64) -> Result<(), ConvertError> {
         if self.most == MaxRejected::Count(0) {
             return Err(rejection.into());
         }
+        name_entry(&mut rejection, self.entry.as_deref());
         if let Some(report) = &mut self.report {
             let mut line = serde_json::to_vec(&rejection).expect("a rejection is text and numbers");
             line.push(b'\n');

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 /// Something that whoever keeps the feed's configuration should look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
@@ -27,6 +29,13 @@ impl fmt::Display for Warning {
                 write!(f, "nothing is on the record path `{path}`")
             }
         }
+    }
+}
+
+impl Serialize for Warning {
+    /// As text for people.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

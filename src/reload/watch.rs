@@ -92,6 +92,9 @@ mod tests {
         assert!(is_new(), "a partner's file");
         fs::write(feeds.join(".x.toml.swp"), "").unwrap();
         assert!(!is_new(), "what is skipped does not count");
+        fs::create_dir(feeds.join("x.tests")).unwrap();
+        fs::write(feeds.join("x.tests/a.source.toml"), "").unwrap();
+        assert!(!is_new(), "a fixture");
         fs::remove_file(feeds.join("x.toml")).unwrap();
         assert!(is_new(), "a partner's file that goes");
         fs::write(&program, ".").unwrap();

@@ -14,6 +14,7 @@ use liblzma::stream::{CONCATENATED, Error as XzError, Stream as XzStream};
 use zstd::stream::read::Decoder as ZstdDecoder;
 
 use crate::feed::limits::{Limits, RATIO_FLOOR_BYTES};
+use crate::feed::progress::Progress;
 use crate::feed::reject::{ConvertError, Reason, Rejection};
 
 /// Any of the readers; its errors carry a [`ConvertError`].
@@ -30,6 +31,7 @@ pub struct Meter<'r> {
     unpacked: Cell<u64>,
     text: Cell<u64>,
     limits: &'r Limits,
+    progress: Cell<Option<&'r Progress>>,
 }
 
 impl<'r> Meter<'r> {
@@ -39,7 +41,13 @@ impl<'r> Meter<'r> {
             unpacked: Cell::new(0),
             text: Cell::new(0),
             limits,
+            progress: Cell::new(None),
         }
+    }
+
+    /// Says in `progress` what is counted here.
+    pub fn tell(&self, progress: &'r Progress) {
+        self.progress.set(Some(progress));
     }
 
     pub fn input_bytes(&self) -> u64 {
@@ -50,9 +58,20 @@ impl<'r> Meter<'r> {
         self.text.get()
     }
 
+    /// Counts what the caller gives.
+    fn add_input(&self, bytes: usize) {
+        self.input.update(|input| input + bytes as u64);
+        if let Some(progress) = self.progress.get() {
+            progress.input_bytes.set(self.input.get());
+        }
+    }
+
     /// Counts what a parser gets.
     pub fn add_text(&self, bytes: usize) -> Result<(), Box<Rejection>> {
         self.text.update(|text| text + bytes as u64);
+        if let Some(progress) = self.progress.get() {
+            progress.decoded_bytes.set(self.text.get());
+        }
         self.check_size(self.text.get())
     }
 
@@ -93,7 +112,7 @@ impl Read for Counted<'_> {
         loop {
             match self.input.read(buffer) {
                 Ok(bytes) => {
-                    self.meter.input.update(|input| input + bytes as u64);
+                    self.meter.add_input(bytes);
                     return Ok(bytes);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -21,6 +21,7 @@ use zip::Zip;
 
 use super::encoding;
 use super::limits::Limits;
+use super::progress::Progress;
 use super::reject::{ConvertError, Reason, Rejection};
 
 /// How much of every layer is looked at: enough for the magic bytes of all containers, and for an XML declaration.
@@ -125,6 +126,12 @@ impl<'r> Documents<'r> {
         }
     }
 
+    /// Says in `progress` how many bytes there are.
+    pub fn telling(self, progress: &'r Progress) -> Self {
+        self.meter.tell(progress);
+        self
+    }
+
     /// The next document; the one before must have been read to its end.
     pub fn next(&mut self) -> Result<Option<Stream<'r>>, ConvertError> {
         if let Some(input) = self.input.take()
@@ -206,18 +213,24 @@ impl<'r> Documents<'r> {
     }
 }
 
-/// Says in which entry of a zip a rejection happened.
+/// Says in which entry of a zip a file is refused. That there are too many rejections stands at the first of them, which says so already.
 fn name(error: ConvertError, entry: Option<&str>) -> ConvertError {
-    let Some(entry) = entry else {
-        return error;
-    };
     error.complete(|rejection| {
+        if rejection.reason != Reason::TooManyRejections {
+            name_entry(rejection, entry);
+        }
+    })
+}
+
+/// Says in which entry of a zip a rejection happened.
+pub fn name_entry(rejection: &mut Rejection, entry: Option<&str>) {
+    if let Some(entry) = entry {
         let inside = rejection.path.take();
         rejection.path = Some(match inside {
             Some(path) => format!("zip entry {entry}: {path}"),
             None => format!("zip entry {entry}"),
         });
-    })
+    }
 }
 
 fn unsupported(container: &str) -> Box<Rejection> {

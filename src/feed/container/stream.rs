@@ -64,7 +64,12 @@ impl<'r> Stream<'r> {
         Ok(first.expect("only a zip can be without documents"))
     }
 
-    /// Says in which entry of a zip a rejection happened.
+    /// The entry of a zip that it is.
+    pub fn entry(&self) -> Option<Rc<str>> {
+        self.entry.clone()
+    }
+
+    /// Says in which entry of a zip the file is refused.
     pub fn name(&self, error: ConvertError) -> ConvertError {
         super::name(error, self.entry.as_deref())
     }

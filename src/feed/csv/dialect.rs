@@ -64,6 +64,46 @@ pub struct Head<'a> {
     pub is_whole: bool,
 }
 
+/// A first line `sep=;`, which Excel writes and reads, and then shows as no row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SepLine {
+    pub delimiter: u8,
+    /// Bytes of the line without its end.
+    pub bytes: usize,
+}
+
+impl<'a> Head<'a> {
+    pub fn sep_line(self) -> Option<SepLine> {
+        let end = memchr::memchr2(b'\n', b'\r', self.bytes);
+        let line = &self.bytes[..end.unwrap_or(self.bytes.len())];
+        // Some programs quote it like a cell.
+        let quoted = line
+            .strip_prefix(b"\"")
+            .and_then(|line| line.strip_suffix(b"\""));
+        match quoted.unwrap_or(line) {
+            [
+                b's' | b'S',
+                b'e' | b'E',
+                b'p' | b'P',
+                b'=',
+                delimiter @ 1..=127,
+            ] => Some(SepLine {
+                delimiter: *delimiter,
+                bytes: line.len(),
+            }),
+            _ => None,
+        }
+    }
+
+    fn without_sep_line(self) -> Self {
+        let bytes = self.sep_line().map_or(0, |line| line.bytes);
+        Self {
+            bytes: &self.bytes[bytes..],
+            ..self
+        }
+    }
+}
+
 impl GivenDialect {
     pub fn compile(format: Format, spec: &CsvSpec) -> Result<Self, DialectError> {
         let tab = (format == Format::Tsv).then_some('\t');
@@ -102,21 +142,25 @@ impl GivenDialect {
     }
 
     /// Whether a text of which nothing else is known is CSV: it has two rows at least and all rows seen agree. One line of
-    /// text with a comma in it may be anything, an error message for one.
+    /// text with a comma in it may be anything, an error message for one. A line that names the delimiter is enough.
     pub fn fits(&self, head: Head<'_>) -> bool {
-        let mut shapes = self.shapes(head);
-        shapes.any(|shape| shape.columns > 1 && shape.rows > 1 && shape.agreeing == shape.rows)
+        let mut shapes = self.shapes(self.delimiter, head);
+        head.sep_line().is_some()
+            || shapes
+                .any(|shape| shape.columns > 1 && shape.rows > 1 && shape.agreeing == shape.rows)
     }
 
     /// The dialect of a file that is said to be CSV: what the feed says, and for the rest what most of the first rows agree on.
     pub fn complete(&self, head: Head<'_>) -> Result<Dialect, Box<Rejection>> {
-        if let (Some(delimiter), Some(quote)) = (self.delimiter, self.quote) {
+        let delimiter = self.delimiter_of(head);
+        if let (Some(delimiter), Some(quote)) = (delimiter, self.quote) {
             return Ok(self.dialect(delimiter, quote));
         }
-        let shapes: Vec<_> = self.shapes(head).collect();
+        let head = head.without_sep_line();
+        let shapes: Vec<_> = self.shapes(delimiter, head).collect();
         let rank = |shape: &&Shape| (shape.agreeing * 1_000 / shape.rows.max(1), shape.columns);
         let is_candidate = |shape: &&Shape| {
-            self.delimiter.is_some() || shape.columns > 1 && shape.agreeing * 2 >= shape.rows
+            delimiter.is_some() || shape.columns > 1 && shape.agreeing * 2 >= shape.rows
         };
         let mut candidates: Vec<_> = shapes.iter().filter(is_candidate).collect();
         candidates.sort_by_key(rank);
@@ -148,13 +192,25 @@ impl GivenDialect {
         }
     }
 
-    fn shapes(&self, head: Head<'_>) -> impl Iterator<Item = Shape> {
-        let is_possible = move |delimiter: &u8| {
-            Some(*delimiter) != self.comment && Some(*delimiter) != self.quote.flatten()
-        };
-        let delimiters = match self.delimiter {
+    /// The delimiter that the feed says, or else the file.
+    fn delimiter_of(&self, head: Head<'_>) -> Option<u8> {
+        let declared = || head.sep_line().map(|line| line.delimiter);
+        self.delimiter
+            .or_else(|| declared().filter(|delimiter| self.is_possible(*delimiter)))
+    }
+
+    fn is_possible(&self, delimiter: u8) -> bool {
+        Some(delimiter) != self.comment && Some(delimiter) != self.quote.flatten()
+    }
+
+    /// The first rows with the delimiter, or with each that there may be.
+    fn shapes(&self, delimiter: Option<u8>, head: Head<'_>) -> impl Iterator<Item = Shape> {
+        let delimiters = match delimiter {
             Some(delimiter) => vec![delimiter],
-            None => DELIMITERS.into_iter().filter(is_possible).collect(),
+            None => DELIMITERS
+                .into_iter()
+                .filter(|delimiter| self.is_possible(*delimiter))
+                .collect(),
         };
         delimiters.into_iter().map(move |delimiter| {
             let quote = self.quote_with(delimiter, head);
@@ -265,12 +321,15 @@ mod tests {
         GivenDialect::compile(Format::Csv, &toml::from_str(toml).unwrap())
     }
 
-    fn sniffed(text: &str) -> Result<(char, char), Reason> {
-        let head = Head {
+    fn head(text: &str) -> Head<'_> {
+        Head {
             bytes: text.as_bytes(),
             is_whole: true,
-        };
-        let dialect = given("").unwrap().complete(head);
+        }
+    }
+
+    fn sniffed(text: &str) -> Result<(char, char), Reason> {
+        let dialect = given("").unwrap().complete(head(text));
         dialect
             .map(|found| {
                 let quote = found.quote.map_or('-', char::from);
@@ -305,6 +364,22 @@ mod tests {
             Ok((',', '"'))
         );
         assert_eq!(sniffed("a,b\n'x',\"y\"\n"), Ok((',', '"')));
+    }
+
+    #[test]
+    fn a_first_line_that_says_the_delimiter_is_followed_where_the_feed_does_not_say_it() {
+        for line in ["sep=|\n", "SEP=|\r\n", "\"sep=|\"\n"] {
+            let text = format!("{line}a,b|c\n1,2|3\n");
+            assert_eq!(sniffed(&text), Ok(('|', '"')), "{text}");
+        }
+        assert_eq!(sniffed("sep=\t\nids\n1\n"), Ok(('\t', '"')));
+        for text in ["sep=,;\na;b\n", "sep=\na;b\n", "separator=,\na;b\n"] {
+            assert_eq!(head(text).sep_line(), None, "{text}");
+        }
+        let complete = |toml| given(toml).unwrap().complete(head("sep=|\na;b\n1;2\n"));
+        assert_eq!(complete("delimiter = ';'").unwrap().delimiter, b';');
+        assert_eq!(complete("comment = '|'").unwrap().delimiter, b';');
+        assert!(given("").unwrap().fits(head("sep=;\na;b\n1;2\n")));
     }
 
     #[test]

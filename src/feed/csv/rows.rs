@@ -36,6 +36,18 @@ impl<'s, 'r> Rows<'s, 'r> {
         }
     }
 
+    /// Passes over bytes that are no row.
+    pub fn skip(&mut self, mut bytes: usize) -> Result<(), ConvertError> {
+        while bytes > 0 {
+            self.stream.allow();
+            let chunk = self.stream.fill_buf().map_err(ConvertError::from_carrier)?;
+            let skipped = chunk.len().min(bytes);
+            self.stream.consume(skipped);
+            bytes -= skipped;
+        }
+        Ok(())
+    }
+
     /// Reads the next row; whether there was one.
     pub fn next(&mut self) -> Result<bool, ConvertError> {
         (self.text_len, self.cells) = (0, 0);

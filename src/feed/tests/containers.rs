@@ -47,6 +47,46 @@ fn a_rejection_names_the_entry_and_the_place_in_it() {
 }
 
 #[test]
+fn a_record_that_is_left_out_names_its_entry_too() {
+    let fields = "fields = { id = { path = '@id', required = true } }\n";
+    let jq = "jq = 'if .[\"@id\"] then . else error(\"no id\") end'\n";
+    let of = |first: &[u8], second: &[u8]| {
+        zip(&[
+            ZipEntry::new("a.xml", first),
+            ZipEntry::new("b.xml", second),
+        ])
+    };
+    let (good, bad) = (
+        &b"<r><i id='1'/><i id='2'/></r>"[..],
+        &b"<r><i/><i id='3'/></r>"[..],
+    );
+    let paths = |toml: &str, zip: Vec<u8>| -> Vec<_> {
+        let plan = plan_within(Limits::default(), toml);
+        let summary = convert(&plan, &source(), &zip[..], io::sink()).unwrap();
+        let path = |rejection: &Rejection| rejection.path.clone().unwrap();
+        summary.rejections.iter().map(path).collect()
+    };
+    for (mapping, inside) in [(fields, ": r/i/@id"), (jq, "")] {
+        let toml = format!("max_rejected = 2\n{mapping}");
+        let (a, b) = (
+            format!("zip entry a.xml{inside}"),
+            format!("zip entry b.xml{inside}"),
+        );
+        assert_eq!(paths(&toml, of(bad, good)), [&a[..]]);
+        assert_eq!(paths(&toml, of(good, bad)), [&b[..]]);
+        assert_eq!(paths(&toml, of(bad, bad)), [&a[..], &b]);
+        // Refused because of them: the place is that of the first.
+        for most in ["max_rejected = 1", "max_rejected = '10%'"] {
+            let refused = rejected(&format!("{most}\n{mapping}"), of(bad, bad));
+            assert_eq!(refused.reason, Reason::TooManyRejections);
+            assert_eq!(refused.path.as_deref(), Some(&a[..]));
+        }
+        let refused = rejected(mapping, of(bad, good));
+        assert_eq!(refused.path.as_deref(), Some(&a[..]), "{mapping}");
+    }
+}
+
+#[test]
 fn a_zip_without_files_is_an_empty_file() {
     let folder = [ZipEntry::stored("folder/", b"")];
     for empty in [zip(&[]), zip64(&folder), gzip(&zip(&folder))] {

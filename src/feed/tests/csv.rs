@@ -36,6 +36,34 @@ fn a_dialect_that_is_given_is_followed() {
 }
 
 #[test]
+fn the_line_that_excel_writes_first_is_no_row() {
+    let csv = "sep=|\r\na;b|c\r\n1;2|3\r\n";
+    let piped = [r#"{"a;b":"1;2","c":"3"}"#];
+    for toml in [
+        "",
+        "format = 'csv'",
+        "format = 'csv'\ncsv = { quote = '\"' }",
+    ] {
+        assert_eq!(lines(toml, csv), piped, "{toml}");
+        assert_eq!(lines(toml, format!("\u{feff}{csv}")), piped, "{toml}");
+    }
+    let given = "csv = { delimiter = ';' }\nformat = 'csv'";
+    assert_eq!(lines(given, csv), [r#"{"a":"1","b|c":"2|3"}"#]);
+    let ragged = rejected("", "sep=;\na;b\n1;2\n3\n");
+    assert_eq!((ragged.reason, ragged.line), (Reason::RaggedRow, Some(4)));
+    let tiny = Limits {
+        record_bytes: 4,
+        ..Limits::default()
+    };
+    let converted = run(&plan_within(tiny, "format = 'csv'"), &b"sep=;\na\n"[..]);
+    assert_eq!(converted, Ok("[\n]\n".to_owned()));
+    assert_eq!(
+        rejected("format = 'csv'", "sep=;\n").reason,
+        Reason::EmptyFile
+    );
+}
+
+#[test]
 fn names_of_columns_can_come_from_the_feed() {
     let columns = "columns = ['id', 'name']";
     let toml = format!("format = 'csv'\ncsv = {{ header = false, {columns} }}");

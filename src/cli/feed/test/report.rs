@@ -1,0 +1,141 @@
+//! What the fixtures came to, printed one by one; coloured on a terminal.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    path::Path,
+};
+
+use anyhow::anyhow;
+use clap::builder::styling::{AnsiColor, Style};
+
+use super::diff::{Kind, Line};
+use crate::{cli::text::escaped, failure::Failure};
+
+/// Lines of one difference that are shown.
+const SHOWN: usize = 60;
+
+/// How a fixture ended.
+pub enum Verdict {
+    Ok(String),
+    Written(String),
+    Missing(String),
+    Differs(String, Vec<Line>),
+    Failed(String),
+}
+
+/// Prints, and counts.
+#[derive(Default)]
+pub struct Report {
+    ok: usize,
+    written: usize,
+    differs: usize,
+    missing: usize,
+    failed: usize,
+    /// Feeds without fixtures.
+    without: usize,
+}
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+const ODD: Style = AnsiColor::Yellow.on_default();
+const PLAIN: Style = Style::new();
+
+impl Report {
+    pub fn say(&mut self, name: &str, verdict: &Verdict) -> Result<(), Failure> {
+        let (count, style, word, text) = match verdict {
+            Verdict::Ok(text) => (&mut self.ok, GOOD, "ok", text),
+            Verdict::Written(text) => (&mut self.written, ODD, "written", text),
+            Verdict::Missing(text) => (&mut self.missing, BAD, "missing", text),
+            Verdict::Differs(text, _) => (&mut self.differs, BAD, "differs", text),
+            Verdict::Failed(text) => (&mut self.failed, BAD, "failed", text),
+        };
+        *count += 1;
+        print(style, format_args!("{word:8} "), &format!("{name}: {text}"))?;
+        match verdict {
+            Verdict::Differs(_, lines) => show(lines),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn without(&mut self, name: &str, folder: &Path) -> Result<(), Failure> {
+        self.without += 1;
+        let folder = folder.display();
+        let text = format!("{name}: a file of the partner in {folder} would be its first fixture");
+        print(ODD, format_args!("{:8} ", "none"), &text)
+    }
+
+    /// The sum; an error unless all is well.
+    pub fn end(self) -> Result<(), Failure> {
+        let counts = [
+            (self.ok, "ok"),
+            (self.written, "written"),
+            (self.differs, "differs"),
+            (self.missing, "missing"),
+            (self.failed, "failed"),
+        ];
+        let said = counts.iter().filter(|(count, _)| *count > 0);
+        let said: Vec<_> = said
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        let mut sum = match said.is_empty() {
+            true => "no fixtures".to_owned(),
+            false => said.join(", "),
+        };
+        if self.without > 0 {
+            sum.push_str(&format!("; feeds without fixtures: {}", self.without));
+        }
+        print(PLAIN, format_args!(""), &sum)?;
+        match self.differs + self.missing + self.failed {
+            0 => Ok(()),
+            _ => Err(Failure::Findings),
+        }
+    }
+}
+
+fn show(lines: &[Line]) -> Result<(), Failure> {
+    for (kind, text) in &lines[..lines.len().min(SHOWN)] {
+        match kind {
+            Kind::Heading => print(PLAIN, format_args!("    "), text),
+            Kind::Same => print(PLAIN, format_args!("      "), text),
+            Kind::Expected => print_all(BAD, "    - ", text),
+            Kind::Found => print_all(GOOD, "    + ", text),
+        }?;
+    }
+    match lines.len().saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => print(
+            PLAIN,
+            format_args!("    "),
+            &format!("and {more} more lines"),
+        ),
+    }
+}
+
+/// A line whose beginning is coloured.
+fn print(style: Style, begin: fmt::Arguments<'_>, text: &str) -> Result<(), Failure> {
+    let text = escaped(text);
+    written(writeln!(
+        anstream::stdout(),
+        "{style}{begin}{style:#}{text}"
+    ))
+}
+
+/// A line that is coloured as a whole.
+fn print_all(style: Style, begin: &str, text: &str) -> Result<(), Failure> {
+    let text = escaped(text);
+    written(writeln!(
+        anstream::stdout(),
+        "{style}{begin}{text}{style:#}"
+    ))
+}
+
+/// That nobody reads it any more is no failure.
+fn written(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::service(
+            anyhow!(error).context("write to standard output"),
+        )),
+        _ => Ok(()),
+    }
+}
