@@ -193,7 +193,7 @@ impl Work<'_> {
     }
 }
 
-fn refusal(path: &Path, rejection: &Rejection) -> String {
+pub(super) fn refusal(path: &Path, rejection: &Rejection) -> String {
     let mut text = format!(
         "{}: {}: {}",
         path.display(),

@@ -4,6 +4,7 @@ mod config;
 mod convert;
 mod doctor;
 mod explain;
+mod feed;
 mod moment;
 mod reader;
 mod results;
@@ -42,6 +43,7 @@ Examples:
   feedmill doctor                                is everything in place, and what grants what is missing
   feedmill topics create                         make the Kafka topics
   feedmill run                                   take notifications in and convert
+  feedmill feed infer partner.xml                write a feed from a sample file
   feedmill convert partner.xml --feed nsx        try a feed on a local file
   feedmill results --outcome dead_lettered       what could not be converted, and why
   feedmill explain s3://partner-files/a.xml      what happened to this file?
@@ -61,6 +63,9 @@ enum Command {
     },
     /// Convert a local file, without Kafka and S3
     Convert(convert::Arguments),
+    /// Work on a feed, without Kafka and S3
+    #[command(subcommand, after_help = "Example: feedmill feed infer partner.xml")]
+    Feed(feed::Command),
     /// Make and check the Kafka topics
     #[command(subcommand, after_help = "Example: feedmill topics create")]
     Topics(topics::Command),
@@ -102,6 +107,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             on_runtime(app::run(config, sources, &stages))
         }
         Command::Convert(arguments) => convert::run(&loaded(sources)?.config, &arguments),
+        Command::Feed(command) => feed::run(sources, &command),
         Command::Topics(command) => {
             let config = reaches_kafka(sources)?;
             on_runtime(topics::run(&config, command))

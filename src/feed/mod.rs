@@ -17,6 +17,7 @@ mod csv;
 mod encode;
 mod encoding;
 mod fields;
+pub mod infer;
 mod jq;
 mod json;
 mod limits;

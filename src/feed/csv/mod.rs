@@ -7,7 +7,7 @@ mod dialect;
 mod rows;
 
 pub use dialect::{DialectError, GivenDialect, Head};
-use rows::Rows;
+pub use rows::Rows;
 
 use std::collections::HashSet;
 
@@ -30,6 +30,20 @@ pub fn head<'a>(stream: &'a mut Stream<'_>) -> Result<Head<'a>, ConvertError> {
     })
 }
 
+/// The rows in `stream`, in the dialect that is given, or found.
+pub fn rows<'s, 'r>(
+    given: &GivenDialect,
+    limits: &'r Limits,
+    stream: &'s mut Stream<'r>,
+) -> Result<Rows<'s, 'r>, ConvertError> {
+    let dialect = given.complete(head(stream)?).map_err(|mut rejection| {
+        stream.mark();
+        rejection.place(stream.marked());
+        rejection
+    })?;
+    Ok(Rows::new(stream, dialect, limits))
+}
+
 /// Converts what is in `stream`, row by row; whole without a capture.
 pub fn convert<'p>(
     given: &GivenDialect,
@@ -38,12 +52,7 @@ pub fn convert<'p>(
     stream: &mut Stream<'p>,
     records: &mut Records<'_>,
 ) -> Result<(), ConvertError> {
-    let dialect = given.complete(head(stream)?).map_err(|mut rejection| {
-        stream.mark();
-        rejection.place(stream.marked());
-        rejection
-    })?;
-    let mut rows = Rows::new(stream, dialect, limits);
+    let mut rows = rows(given, limits, stream)?;
     let columns = header(given, limits, &mut rows)
         .and_then(|names| Ok((Columns::new(&names, capture)?, names.len())))
         .map_err(|error| locate(error, None, &mut rows));
