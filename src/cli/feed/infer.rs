@@ -88,24 +88,21 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
 
 impl Arguments {
     fn target(&self) -> Result<Target, Failure> {
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => feed_name(self.files.first().map_or(Path::new("-"), PathBuf::as_path)),
-        };
-        if name.is_empty() || !name.chars().all(is_name_char) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if let Some(name) = &self.name
+            && (name.is_empty() || !name.chars().all(is_allowed))
+        {
             return Err(Failure::usage(anyhow!(
                 "name the feed {name:?}: expected letters, digits, dots, underscores and hyphens"
             )));
         }
-        let r#match = match &self.r#match {
-            Some(text) => text.clone(),
-            None => format!("s3://partner-files/{name}/**"),
-        };
-        FeedMatch::parse(&r#match)
-            .map_err(|error| Failure::usage(anyhow!(error).context("understand --match")))?;
+        if let Some(text) = &self.r#match {
+            FeedMatch::parse(text)
+                .map_err(|error| Failure::usage(anyhow!(error).context("understand --match")))?;
+        }
         Ok(Target {
-            name,
-            r#match,
+            name: self.name.clone(),
+            r#match: self.r#match.clone(),
             whole: self.whole,
         })
     }
@@ -120,25 +117,6 @@ impl Arguments {
             _ => Ok(()),
         }
     }
-}
-
-/// The beginning of the file's name, up to a dot, in the characters that a feed's name may have.
-fn feed_name(path: &Path) -> String {
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem = file.split('.').find(|part| !part.is_empty());
-    let name: String = stem
-        .unwrap_or_default()
-        .chars()
-        .map(|c| if is_name_char(c) { c } else { '-' })
-        .collect();
-    match name.trim_matches('-') {
-        "" => "partner".to_owned(),
-        name => name.to_owned(),
-    }
-}
-
-fn is_name_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
 fn read(path: &Path, survey: &mut Survey) -> Result<(), Failure> {
@@ -221,24 +199,5 @@ impl<R: Read> Read for Progress<R> {
             eprintln!("{} MB read", self.bytes / 1_000_000);
         }
         Ok(count)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_feed_is_named_after_its_file() {
-        for (path, name) in [
-            ("samples/acme.xml.gz", "acme"),
-            ("Acme Products 2026.csv", "Acme-Products-2026"),
-            (".hidden", "hidden"),
-            ("-", "partner"),
-            ("søk.xml", "s-k"),
-            ("..", "partner"),
-        ] {
-            assert_eq!(feed_name(Path::new(path)), name);
-        }
     }
 }

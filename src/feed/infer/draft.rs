@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::names;
+use super::names::{self, Unique};
 use super::tree::{Node, NodeId, Tree};
 use super::walk::Namespaces;
 use crate::feed::fields::is_path_name;
@@ -34,6 +34,7 @@ pub struct Prefixes<'a> {
     namespaces: &'a Namespaces,
     /// Prefix and index of the namespace.
     pub used: BTreeMap<String, usize>,
+    taken: Unique,
 }
 
 impl<'a> Prefixes<'a> {
@@ -41,6 +42,7 @@ impl<'a> Prefixes<'a> {
         Self {
             namespaces,
             used: BTreeMap::new(),
+            taken: Unique::default(),
         }
     }
 
@@ -66,9 +68,7 @@ impl<'a> Prefixes<'a> {
         let declared = &self.namespaces.list[namespace].prefixes;
         let is_usable = |prefix: &&String| is_path_name(prefix) && !prefix.contains('/');
         let first = declared.iter().find(is_usable);
-        let prefix = names::unique(first.map_or("ns", String::as_str), |prefix| {
-            self.used.contains_key(prefix)
-        });
+        let prefix = self.taken.take(first.map_or("ns", String::as_str));
         self.used.insert(prefix.clone(), namespace);
         prefix
     }
@@ -141,7 +141,7 @@ impl Drafter<'_, '_> {
             let node = self.tree.node(child);
             if !self.is_addressable(node, path.len()) {
                 self.leave_out(path, "no path can ask for that name");
-            } else if node.repeats() {
+            } else if self.tree.is_list(child) {
                 self.list(child, path, count, found);
             } else {
                 self.single(child, path, count, found);
@@ -291,17 +291,15 @@ fn name(found: Vec<Nameless>) -> Vec<Field> {
     let mut order: Vec<_> = (0..found.len()).collect();
     order.sort_by_key(|&index| found[index].words.len());
     let mut names = vec![String::new(); found.len()];
+    let mut unique = Unique::default();
     for index in order {
         let words = &found[index].words;
-        let is_taken = |name: &str| names.iter().any(|other| other == name);
-        let short = words.len().saturating_sub(2);
-        let mut longer = (0..=short).rev().map(|from| words[from..].join("_"));
-        names[index] = match short_name(words) {
-            short if !is_taken(&short) => short,
-            short => longer
-                .find(|name| !name.is_empty() && !is_taken(name))
-                .unwrap_or_else(|| names::unique(&short, is_taken)),
-        };
+        let most = words.len().saturating_sub(2);
+        let longer = (0..=most).rev().map(|from| words[from..].join("_"));
+        let short = short_name(words);
+        let mut names_of_it = std::iter::once(short.clone()).chain(longer);
+        let free = names_of_it.find(|name| !name.is_empty() && !unique.is_taken(name));
+        names[index] = unique.take(&free.unwrap_or(short));
     }
     let fields = found.into_iter().zip(names);
     fields

@@ -22,7 +22,7 @@ mod walk;
 use std::collections::BTreeSet;
 use std::io::Read;
 
-use tree::Tree;
+use tree::{NodeId, Tree};
 use walk::Namespaces;
 
 use super::container::{Documents, Stream};
@@ -52,8 +52,10 @@ pub struct Options {
 /// What the feed is to be.
 #[derive(Clone, Debug)]
 pub struct Target {
-    pub name: String,
-    pub r#match: String,
+    /// Unless said, the first file's, to be edited.
+    pub name: Option<String>,
+    /// Unless said, a folder of that name, to be edited.
+    pub r#match: Option<String>,
     /// Records are converted whole, without `fields`.
     pub whole: bool,
 }
@@ -107,18 +109,21 @@ struct Gauge<'a> {
     text_bytes: &'a dyn Fn() -> u64,
     records: u64,
     next_look: u64,
+    /// There are records enough, and the one in hand is the last.
+    last: Option<NodeId>,
     is_over: bool,
 }
 
 impl Gauge<'_> {
-    fn is_enough(&mut self, tree: &Tree) -> bool {
+    /// Whether the document is left behind `done`, which has just come to its end: a record is counted whole or not at all.
+    fn is_enough(&mut self, tree: &Tree, done: NodeId) -> bool {
         let bytes = (self.text_bytes)();
-        if bytes < self.next_look {
-            return self.is_over;
+        if bytes >= self.next_look && self.last.is_none() {
+            self.next_look = bytes + LOOK_BYTES;
+            let record = records::find(tree).map(|found| found.record);
+            self.last = record.filter(|&record| tree.node(record).count >= self.records);
         }
-        self.next_look = bytes + LOOK_BYTES;
-        let records = records::find(tree).map_or(0, |found| tree.node(found.record).count);
-        self.is_over = records >= self.records || bytes >= MAX_BYTES;
+        self.is_over = self.last == Some(done) || bytes >= MAX_BYTES;
         self.is_over
     }
 }
@@ -158,6 +163,7 @@ impl Survey {
                 text_bytes: &text_bytes,
                 records: self.options.records,
                 next_look: LOOK_BYTES,
+                last: None,
                 is_over: false,
             };
             let format = encoding::skip_byte_order_mark(&mut document)

@@ -1,5 +1,7 @@
 //! Names of output fields, and what a name says of its values.
 
+use std::collections::{HashMap, HashSet};
+
 /// The name in the style of output keys: `EANCode` is `ean_code`, `g:image link` is `image_link`.
 pub fn snake_case(name: &str) -> String {
     let local = name.rsplit_once(':').map_or(name, |(_, local)| local);
@@ -29,6 +31,21 @@ pub fn snake_case(name: &str) -> String {
     match snake.trim_end_matches('_') {
         "" => "field".to_owned(),
         snake => snake.to_owned(),
+    }
+}
+
+/// The name of a feed, after that of a file: its beginning up to a dot, in the characters that a feed's name may have.
+pub fn of_feed(file: &str) -> String {
+    let stem = file.split('.').find(|part| !part.is_empty());
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let name: String = stem
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if is_allowed(c) { c } else { '-' })
+        .collect();
+    match name.trim_matches('-') {
+        "" => "partner".to_owned(),
+        name => name.to_owned(),
     }
 }
 
@@ -117,6 +134,17 @@ pub fn is_record(name: &str) -> bool {
     RECORDS.contains(&&*word) || RECORD_ENDS.iter().any(|end| word.ends_with(end))
 }
 
+/// Whether `plural` is what several of `name` are called: `images`, `categories`, `boxes`.
+pub fn is_plural(plural: &str, name: &str) -> bool {
+    let (plural, name) = (snake_case(plural), snake_case(name));
+    let stem = name.strip_suffix('y').unwrap_or(&name);
+    let rest = plural.strip_prefix(stem);
+    plural
+        .strip_prefix(&*name)
+        .is_some_and(|rest| matches!(rest, "s" | "es"))
+        || stem.len() < name.len() && rest == Some("ies")
+}
+
 /// The same for a list of them: `offers`, `entries`.
 pub fn is_list_of_records(name: &str) -> bool {
     is_record(name)
@@ -126,13 +154,29 @@ pub fn is_list_of_records(name: &str) -> bool {
             .is_some_and(|stem| is_record(&format!("{stem}y")))
 }
 
-/// `name`, or with a number after it the first one that is not taken yet.
-pub fn unique(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
-    let numbered = (2..).map(|number| format!("{name}_{number}"));
-    std::iter::once(name.to_owned())
-        .chain(numbered)
-        .find(|name| !is_taken(name))
-        .unwrap_or_default()
+/// Gives out names, each once.
+#[derive(Default)]
+pub struct Unique {
+    taken: HashSet<String>,
+    /// The number that is next after each name that was asked for twice.
+    numbers: HashMap<String, usize>,
+}
+
+impl Unique {
+    pub fn is_taken(&self, name: &str) -> bool {
+        self.taken.contains(name)
+    }
+
+    /// `name`, or with a number after it the first one that is not taken yet.
+    pub fn take(&mut self, name: &str) -> String {
+        let mut unique = name.to_owned();
+        while !self.taken.insert(unique.clone()) {
+            let number = self.numbers.entry(name.to_owned()).or_insert(1);
+            *number += 1;
+            unique = format!("{name}_{number}");
+        }
+        unique
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +201,20 @@ mod tests {
             ("***", "field"),
         ] {
             assert_eq!(snake_case(name), snake);
+        }
+    }
+
+    #[test]
+    fn a_feed_is_named_after_its_file() {
+        for (file, name) in [
+            ("acme.xml.gz", "acme"),
+            ("Acme Products 2026.csv", "Acme-Products-2026"),
+            (".hidden", "hidden"),
+            ("-", "partner"),
+            ("søk.xml", "s-k"),
+            ("..", "partner"),
+        ] {
+            assert_eq!(of_feed(file), name);
         }
     }
 
@@ -194,8 +252,29 @@ mod tests {
     }
 
     #[test]
+    fn plurals_are_told_from_other_names() {
+        for (plural, name) in [
+            ("Images", "g:image"),
+            ("CATEGORIES", "CATEGORY"),
+            ("boxes", "box"),
+        ] {
+            assert!(is_plural(plural, name), "{plural}");
+        }
+        for (other, name) in [
+            ("price", "value"),
+            ("images", "images"),
+            ("image", "images"),
+            ("days", "da"),
+        ] {
+            assert!(!is_plural(other, name), "{other}");
+        }
+    }
+
+    #[test]
     fn a_name_that_is_taken_gets_a_number() {
-        assert_eq!(unique("a", |_| false), "a");
-        assert_eq!(unique("a", |name| name == "a" || name == "a_2"), "a_3");
+        let mut unique = Unique::default();
+        let names = ["a", "a_2", "a", "a", "b", "a_2"].map(|name| unique.take(name));
+        assert_eq!(names, ["a", "a_2", "a_3", "a_4", "b", "a_2_2"]);
+        assert!(unique.is_taken("a_4") && !unique.is_taken("a_5"));
     }
 }

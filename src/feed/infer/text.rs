@@ -1,6 +1,7 @@
 //! The feed's table, put together: what the records are, the fields, and beside them what whoever reads it should know.
 
 use super::draft::{Drafter, Field, Prefixes};
+use super::names;
 use super::records::Found;
 use super::toml::{self, Line};
 use super::tree::{Node, NodeId};
@@ -53,6 +54,15 @@ impl<'a> Text<'a> {
         text
     }
 
+    fn first_file(&self) -> &'a str {
+        self.survey.files.first().map_or("-", String::as_str)
+    }
+
+    fn name(&self, target: &Target) -> String {
+        let given = target.name.clone();
+        given.unwrap_or_else(|| names::of_feed(self.first_file()))
+    }
+
     fn record(&self) -> &'a Node {
         self.survey.tree.node(self.found.record)
     }
@@ -89,9 +99,9 @@ impl<'a> Text<'a> {
                 counted(self.record().count, "record")
             ),
             format!(
-                "Set name and match, look at the rest, and try it: feedmill convert {} --feed {}",
-                survey.files.first().map_or("FILE", String::as_str),
-                target.name
+                "Read it, edit what is marked, and try it: feedmill convert {} --feed {}",
+                self.first_file(),
+                self.name(target)
             ),
         ];
         if !survey.begun.is_empty() {
@@ -162,16 +172,27 @@ impl<'a> Text<'a> {
     }
 
     fn settings(&mut self, target: &Target, arrays: Vec<String>) -> Vec<Line> {
+        let name = self.name(target);
+        let r#match = match &target.r#match {
+            Some(text) => text.clone(),
+            None => format!("s3://partner-files/{name}/**"),
+        };
         let mut lines = vec![
             Line::new(
                 "name",
-                toml::string(&target.name),
-                "edit: in results and metrics, never changed later",
+                toml::string(&name),
+                match target.name {
+                    Some(_) => "",
+                    None => "edit: in results and metrics, never changed later",
+                },
             ),
             Line::new(
                 "match",
-                toml::string(&target.r#match),
-                "edit: the bucket, and which keys in it",
+                toml::string(&r#match),
+                match target.r#match {
+                    Some(_) => "",
+                    None => "edit: the bucket, and which keys in it",
+                },
             ),
             Line::new("format", toml::string(self.format_name()), ""),
         ];
@@ -203,7 +224,7 @@ impl<'a> Text<'a> {
             lines.push(Line::new(
                 "arrays",
                 format!("[{}]", arrays.join(", ")),
-                "seen several times in a record",
+                "several in a record, seen or by their names",
             ));
         }
         lines
@@ -285,7 +306,7 @@ impl<'a> Text<'a> {
                 continue;
             }
             path.push(self.prefixes.name(node));
-            found.push((path.clone(), node.repeats()));
+            found.push((path.clone(), self.survey.tree.is_list(child)));
             self.elements(child, path, found);
             path.pop();
         }

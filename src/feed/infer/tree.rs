@@ -4,6 +4,9 @@
 //! a JSON array and repeated XML elements look the same. Promise: bounded, whatever the samples: in names per node, in nodes, and in
 //! what is kept of values.
 
+use std::collections::HashMap;
+
+use super::names;
 use super::values::{Text, Values};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,10 +19,10 @@ pub const DOCUMENT: NodeId = NodeId(0);
 const ELSEWHERE: NodeId = NodeId(1);
 
 /// Names that one node may have inside it. More are not names but keys of a table, `{"4711": {...}, "4712": {...}}`, and become one: `*`.
-const MAX_NAMES: usize = 256;
+const MAX_NAMES: usize = 500;
 
-/// A few megabytes of memory.
-const MAX_NODES: usize = 20_000;
+/// With all that is kept of their values, less than 100 MB.
+pub const MAX_NODES: usize = 50_000;
 
 /// Stands for any name.
 pub const ANY: &str = "*";
@@ -79,6 +82,8 @@ pub struct Node {
     in_last_parent: u64,
     /// Its names were too many: all are one now.
     is_table: bool,
+    /// The child after the one that was asked for last: most documents have their names in the same order everywhere.
+    next: usize,
 }
 
 impl Node {
@@ -150,20 +155,34 @@ impl Tree {
         self.add(parent, name)
     }
 
-    /// The same for a column, of which there may be any number.
-    pub fn column(&mut self, row: NodeId, name: &str) -> NodeId {
-        let name = Name::plain(name);
-        self.find(row, name).unwrap_or_else(|| self.add(row, name))
+    /// The nodes of the columns of `row`, of which there may be any number.
+    pub fn columns(&mut self, row: NodeId, names: &[String]) -> Vec<NodeId> {
+        let children = self.node(row).children.iter();
+        let known: HashMap<String, NodeId> = children
+            .map(|&id| (self.node(id).text.clone(), id))
+            .collect();
+        let column = |name: &String| match known.get(name) {
+            Some(&id) => id,
+            None => self.add(row, Name::plain(name)),
+        };
+        names.iter().map(column).collect()
     }
 
-    fn find(&self, parent: NodeId, name: Name<'_>) -> Option<NodeId> {
+    fn find(&mut self, parent: NodeId, name: Name<'_>) -> Option<NodeId> {
         let node = self.node(parent);
         let name = match node.is_table && !name.is_attribute {
             true => Name::plain(ANY),
             false => name,
         };
-        let mut children = node.children.iter().copied();
-        children.find(|&child| self.node(child).name() == name)
+        let is_it = |&&child: &&NodeId| self.node(child).name() == name;
+        if let Some(&child) = node.children.get(node.next).filter(is_it) {
+            self.node_mut(parent).next += 1;
+            return Some(child);
+        }
+        let index = node.children.iter().position(|child| is_it(&child))?;
+        let child = node.children[index];
+        self.node_mut(parent).next = index + 1;
+        Some(child)
     }
 
     fn add(&mut self, parent: NodeId, name: Name<'_>) -> NodeId {
@@ -219,8 +238,11 @@ impl Tree {
         }
     }
 
-    pub fn leave(&mut self) {
-        let Some(open) = self.open.pop() else { return };
+    /// Goes out of the innermost open element or object; says which it was.
+    pub fn leave(&mut self) -> NodeId {
+        let Some(open) = self.open.pop() else {
+            return DOCUMENT;
+        };
         let node = &mut self.nodes[open.id.0];
         node.bytes += open.text.bytes();
         match open.kind {
@@ -231,6 +253,7 @@ impl Tree {
             }
             Kind::Text => node.values.add(&open.text),
         }
+        open.id
     }
 
     /// Takes an attribute or a cell.
@@ -247,6 +270,14 @@ impl Tree {
         let node = self.node_mut(id);
         node.bytes += text.len() as u64;
         node.values.add_json(text, is_string);
+    }
+
+    /// Whether there may be several of it in one place: there were, or its name and that of the element around it say so.
+    pub fn is_list(&self, id: NodeId) -> bool {
+        let node = self.node(id);
+        let parent = self.node(node.parent);
+        let is_alone = parent.children.len() == 1 && !node.is_attribute;
+        node.repeats() || is_alone && names::is_plural(&parent.text, &node.text)
     }
 
     /// Bytes of names and values of the node and all that is in it.
@@ -359,6 +390,7 @@ impl Node {
             last_parent: 0,
             in_last_parent: 0,
             is_table: false,
+            next: 0,
         }
     }
 
@@ -388,7 +420,9 @@ mod tests {
             match token {
                 "" => {}
                 "(" => {}
-                ")" => tree.leave(),
+                ")" => {
+                    tree.leave();
+                }
                 name => {
                     let (name, is_leaf) = match name.strip_suffix('.') {
                         Some(name) => (name, true),
@@ -407,7 +441,10 @@ mod tests {
 
     fn at(tree: &Tree, path: &str) -> NodeId {
         path.split('/').fold(DOCUMENT, |parent, name| {
-            tree.find(parent, Name::plain(name)).expect(name)
+            let mut children = tree.node(parent).children.iter();
+            *children
+                .find(|&&id| tree.node(id).text == name)
+                .expect(name)
         })
     }
 
@@ -439,7 +476,7 @@ mod tests {
 
     #[test]
     fn without_room_for_more_nodes_the_rest_is_counted_nowhere() {
-        let names = |prefix: char| (0..200).map(move |n| format!("{prefix}{n}"));
+        let names = |prefix: char| (0..300).map(move |n| format!("{prefix}{n}"));
         let text: String = names('a')
             .map(|outer| {
                 let inner: String = names('b').map(|inner| format!("{inner}. ")).collect();

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::tree::{Kind, Name, Node, NodeId, Tree, qualified};
-use super::{CsvSeen, Gauge, names};
+use super::names::{self, Unique};
+use super::tree::{Kind, MAX_NODES, Name, Node, NodeId, Tree, qualified};
+use super::{CsvSeen, Gauge};
 use crate::feed::container::Stream;
 use crate::feed::csv::{self, GivenDialect, Rows};
 use crate::feed::fields::is_path_name;
@@ -87,6 +88,11 @@ impl Namespaces {
 struct Scopes(Vec<(usize, String, Option<usize>)>);
 
 impl Scopes {
+    /// Forgets what the element at `depth` declared.
+    fn leave(&mut self, depth: usize) {
+        while self.0.pop_if(|(at, ..)| *at >= depth).is_some() {}
+    }
+
     fn resolve<'n>(&self, name: &'n str, is_attribute: bool) -> Name<'n> {
         let (prefix, local) = name.split_once(':').unwrap_or(("", name));
         let innermost = self.0.iter().rfind(|(_, declared, _)| declared == prefix);
@@ -112,33 +118,33 @@ pub fn xml<'r>(
     let mut scopes = Scopes::default();
     let mut depth = 0;
     tree.enter_document();
-    while !gauge.is_enough(tree) {
+    loop {
         events.allow();
         let token = events.advance().and_then(|piece| events.token(piece));
         let step = match token {
             Ok(Token::Eof) => return Ok(()),
             Ok(Token::Start { tag, is_empty }) => {
                 depth += 1;
-                let entered = start(&tag, depth, limits, tree, namespaces, &mut scopes);
-                if is_empty {
-                    end(&mut depth, tree, &mut scopes);
-                }
-                entered
+                start(&tag, depth, limits, tree, namespaces, &mut scopes).map(|()| is_empty)
             }
-            Ok(Token::End) => {
-                end(&mut depth, tree, &mut scopes);
-                Ok(())
-            }
+            Ok(Token::End) => Ok(true),
             Ok(Token::Text(text)) => {
                 tree.text(text);
-                Ok(())
+                Ok(false)
             }
-            Ok(Token::Nothing) => Ok(()),
+            Ok(Token::Nothing) => Ok(false),
             Err(error) => Err(error),
         };
-        step.map_err(|error| events.locate(error))?;
+        let has_ended = step.map_err(|error| events.locate(error))?;
+        if has_ended {
+            let done = tree.leave();
+            scopes.leave(depth);
+            depth -= 1;
+            if gauge.is_enough(tree, done) {
+                return Ok(());
+            }
+        }
     }
-    Ok(())
 }
 
 fn start(
@@ -170,12 +176,6 @@ fn start(
         tree.take(id, &value);
     }
     Ok(())
-}
-
-fn end(depth: &mut usize, tree: &mut Tree, scopes: &mut Scopes) {
-    tree.leave();
-    while scopes.0.pop_if(|(at, ..)| *at >= *depth).is_some() {}
-    *depth -= 1;
 }
 
 /// Reads one value after another, of which a document has one; says how many there were.
@@ -215,10 +215,10 @@ fn value(
     tree: &mut Tree,
     gauge: &mut Gauge<'_>,
 ) -> Result<(), ConvertError> {
-    match scanner.peek()? {
+    let done = match scanner.peek()? {
         b'[' => {
             tree.node_mut(id).is_array = true;
-            scanner.array(|scanner| value(id, scanner, tree, gauge))
+            return scanner.array(|scanner| value(id, scanner, tree, gauge));
         }
         b'{' => {
             tree.enter(id, Kind::Json);
@@ -226,12 +226,7 @@ fn value(
                 let child = tree.child(Name::plain(key));
                 value(child, scanner, tree, gauge)
             })?;
-            tree.leave();
-            match gauge.is_enough(tree) {
-                // Nothing but an error ends the scanner's way through its arrays and objects.
-                true => Err(Rejection::because(Reason::FileTooLarge, "enough was read").into()),
-                false => Ok(()),
-            }
+            tree.leave()
         }
         first => {
             let mut text = String::new();
@@ -240,8 +235,13 @@ fn value(
                 false => scanner.literal(&mut text)?,
             }
             tree.take_json(id, &text, first == b'"');
-            Ok(())
+            id
         }
+    };
+    match gauge.is_enough(tree, done) {
+        // Nothing but an error ends the scanner's way through its arrays and objects.
+        true => Err(Rejection::because(Reason::FileTooLarge, "enough was read").into()),
+        false => Ok(()),
     }
 }
 
@@ -274,12 +274,16 @@ fn read_rows(
         let message = "there is no row that could name the columns";
         return Err(Rejection::because(Reason::EmptyFile, message).into());
     }
+    if rows.cells() > MAX_NODES {
+        let message = format!("the header has more than {MAX_NODES} columns");
+        return Err(Rejection::because(Reason::RecordTooLarge, message).into());
+    }
     let header = cells(rows)?;
     let columns = seen.name_columns(&header);
     tree.enter_document();
     let row = tree.child(Name::plain(""));
-    let columns: Vec<_> = columns.iter().map(|name| tree.column(row, name)).collect();
-    while !gauge.is_enough(tree) && rows.next()? {
+    let columns = tree.columns(row, &columns);
+    while rows.next()? {
         if rows.cells() != columns.len() {
             seen.ragged_rows += 1;
             seen.first_ragged.get_or_insert(rows.place().line);
@@ -290,7 +294,10 @@ fn read_rows(
         for (index, &column) in columns.iter().enumerate() {
             tree.take(column, cells.cell(index)?);
         }
-        tree.leave();
+        let done = tree.leave();
+        if gauge.is_enough(tree, done) {
+            break;
+        }
     }
     // Rows are the records even when there is one.
     tree.node_mut(row).is_array = true;
@@ -309,6 +316,7 @@ impl CsvSeen {
         self.is_spaced |= header.iter().any(|name| name.trim() != name);
         let is_number = |name: &String| name.trim().parse::<f64>().is_ok();
         self.has_odd_header |= header.iter().any(is_number);
+        let mut unique = Unique::default();
         let mut columns: Vec<String> = Vec::new();
         for (index, name) in header.iter().enumerate() {
             let name = match name.trim() {
@@ -316,9 +324,7 @@ impl CsvSeen {
                 name if name.chars().any(char::is_alphanumeric) => names::snake_case(name),
                 _ => format!("column_{}", index + 1),
             };
-            columns.push(names::unique(&name, |name| {
-                columns.iter().any(|other| other == name)
-            }));
+            columns.push(unique.take(&name));
         }
         if columns.iter().ne(header.iter().map(|name| name.trim())) {
             self.renamed.insert(columns.clone());

@@ -25,8 +25,8 @@ fn survey(options: Options, samples: &[&[u8]]) -> Result<Survey, InferError> {
 
 fn target(whole: bool) -> Target {
     Target {
-        name: "acme".to_owned(),
-        r#match: "s3://partner-files/acme/**".to_owned(),
+        name: None,
+        r#match: None,
         whole,
     }
 }
@@ -207,7 +207,7 @@ fn what_json_has_and_no_path_can_ask_for_is_told() {
 
 #[test]
 fn a_table_of_keys_is_taken_for_a_list() {
-    let entries: Vec<_> = (0..300)
+    let entries: Vec<_> = (0..600)
         .map(|n| format!("\"p{n}\": {{\"name\": \"n{n}\", \"stock\": {n}}}"))
         .collect();
     let text = format!(
@@ -217,8 +217,8 @@ fn a_table_of_keys_is_taken_for_a_list() {
     let toml = inferred(&[text.as_bytes()]);
     assert_eq!(record_path(&toml).as_deref(), Some("products/*"));
     let (_, values) = records(&toml, text.as_bytes());
-    assert_eq!(values.len(), 300);
-    assert_eq!(values[299], json!({"name": "n299", "stock": 299}));
+    assert_eq!(values.len(), 600);
+    assert_eq!(values[599], json!({"name": "n599", "stock": 599}));
 }
 
 #[test]
@@ -435,6 +435,12 @@ fn a_long_file_is_read_until_there_is_enough() {
         .parse()
         .unwrap();
     assert!((100..2 * per_16_mib as u64).contains(&seen), "{seen}");
+    let whole = format!("{seen} of {seen}");
+    assert_eq!(
+        toml.matches(&whole).count(),
+        2,
+        "no record is counted in part: {toml}"
+    );
 
     let all = survey(EVERYTHING, &[xml.as_bytes()]).err().unwrap();
     assert!(
@@ -525,4 +531,30 @@ fn whole_records_have_the_arrays_that_were_seen() {
     let (summary, values) = records(&toml, xml.as_bytes());
     assert_eq!(summary.warnings, []);
     assert_eq!(values[0]["price"], "1");
+}
+
+#[test]
+fn a_header_of_any_width_is_read_in_time() {
+    let wide =
+        |columns: usize, name: &str| format!("{0}\n{0}\n{0}\n", vec![name; columns].join(","));
+    let infer = |columns| {
+        let options = Options {
+            format: Format::Csv,
+            ..EVERYTHING
+        };
+        survey(options, &[wide(columns, "a").as_bytes()])
+    };
+    let toml = infer(30_000).unwrap().write(&target(false));
+    assert_eq!(fields(&toml).len(), 30_000);
+    let error = infer(100_000).err().unwrap();
+    assert!(
+        matches!(error, InferError::Convert(ConvertError::Rejected(rejection)) if rejection.reason == Reason::RecordTooLarge)
+    );
+}
+
+#[test]
+fn what_is_alone_in_its_plural_is_a_list() {
+    let item = "<item><images><image>a</image></images><prices><net>1</net></prices></item>";
+    let record = &converted(format!("<r>{item}{item}</r>"))[0];
+    assert_eq!(record, &json!({"images": ["a"], "prices_net": "1"}));
 }
