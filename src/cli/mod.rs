@@ -46,6 +46,7 @@ Examples:
   feedmill doctor                                is everything in place, and what grants what is missing
   feedmill topics create                         make the Kafka topics
   feedmill run                                   take notifications in and convert
+  feedmill feed infer partner.xml                write a feed from a sample file
   feedmill convert partner.xml --feed nsx        try a feed on a local file
   feedmill feed test                             do the feeds' fixtures still become what they should?
   feedmill dead-letters list --group             what could not be converted, and why
@@ -70,8 +71,8 @@ enum Command {
     },
     /// Convert a local file, without Kafka and S3
     Convert(convert::Arguments),
-    /// Work on the feeds' mappings
-    #[command(subcommand, after_help = "Example: feedmill feed test acme")]
+    /// Work on feeds, without Kafka and S3
+    #[command(subcommand, after_help = "Examples:\n  feedmill feed infer partner.xml\n  feedmill feed test acme")]
     Feed(feed::Command),
     /// Make and check the Kafka topics
     #[command(subcommand, after_help = "Example: feedmill topics create")]

@@ -30,20 +30,20 @@ pub fn from_label(label: &str) -> Option<&'static Encoding> {
         .filter(|encoding| ![REPLACEMENT, X_USER_DEFINED].contains(encoding))
 }
 
-/// The text that begins with `head` and goes on with `rest`, in UTF-8. UTF-8 itself is passed on as it is.
+/// The text that begins with `head` and goes on with `rest`, in UTF-8, and what it was in. UTF-8 itself is passed on as it is.
 /// A byte order mark stays there, as U+FEFF.
 pub fn decode<'r>(
     head: Vec<u8>,
     rest: impl Read + 'r,
     otherwise: Option<&'static Encoding>,
-) -> Result<Box<dyn Read + 'r>, ConvertError> {
+) -> Result<(Box<dyn Read + 'r>, &'static Encoding), ConvertError> {
     let encoding = detect(&head, otherwise)?;
     let bytes = Cursor::new(head).chain(rest);
-    Ok(if encoding == UTF_8 {
-        Box::new(bytes)
-    } else {
-        Box::new(Transcoder::new(bytes, encoding))
-    })
+    let text: Box<dyn Read + 'r> = match encoding == UTF_8 {
+        true => Box::new(bytes),
+        false => Box::new(Transcoder::new(bytes, encoding)),
+    };
+    Ok((text, encoding))
 }
 
 /// Takes the byte order mark.

@@ -8,6 +8,8 @@
 //!
 //! In: any reader, and a [`Plan`] compiled from a feed's [`Spec`](spec::Spec). Out: a JSON array or JSON lines, and a [`Summary`]; or the one
 //! [`Rejection`] that says why the file can't be converted and where.
+//! [`infer`] goes the other way: from files to the [`Spec`](spec::Spec) that converts them.
+//!
 //! Promise: the same bytes and the same plan give the same output, memory is bounded by one record whatever the size of the file,
 //! and no input makes it panic, hang or fetch anything.
 
@@ -17,6 +19,7 @@ mod csv;
 mod encode;
 mod encoding;
 mod fields;
+pub mod infer;
 mod jq;
 mod json;
 mod limits;

@@ -1,5 +1,6 @@
-//! `feedmill feed test`: work on a feed, without Kafka and S3.
+//! `feedmill feed infer` and `feedmill feed test`: work on a feed, without Kafka and S3.
 
+mod infer;
 mod test;
 
 use clap::Subcommand;
@@ -9,6 +10,11 @@ use crate::{config::Sources, failure::Failure};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a feed's configuration from samples of its files
+    ///
+    /// Format, record path, namespaces, arrays and fields with their types, each with a comment on what was seen. What it
+    /// writes converts the samples: a file for feeds.d, to be read and edited.
+    Infer(infer::Arguments),
     /// Run the fixtures of the feeds: files of partners, and the JSON that they have to become; exit code 4 when some differ
     ///
     /// The fixtures of the feed `acme` are in the folder `acme.tests` beside the file that the feed stands in. `kettle.xml` there is a
@@ -20,6 +26,7 @@ pub enum Command {
 
 pub fn run(sources: Sources, command: &Command) -> Result<(), Failure> {
     match command {
+        Command::Infer(arguments) => infer::run(&loaded(sources)?.config, arguments),
         Command::Test(arguments) => test::run(&loaded(sources)?, arguments),
     }
 }

@@ -3,6 +3,8 @@
 use std::io::{self, BufRead, Read};
 use std::rc::Rc;
 
+use encoding_rs::Encoding;
+
 use super::layer::{Layer, Meter};
 use crate::feed::limits::Limits;
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection};
@@ -12,6 +14,7 @@ const BUFFER_BYTES: usize = 128 << 10;
 /// The text of one document: UTF-8, unless the parser finds that it is not.
 pub struct Stream<'r> {
     source: Layer<'r>,
+    encoding: &'static Encoding,
     meter: Rc<Meter<'r>>,
     /// The entry of a zip that it is.
     entry: Option<Rc<str>>,
@@ -37,13 +40,14 @@ enum Mark {
 
 impl<'r> Stream<'r> {
     pub(super) fn new(
-        source: Layer<'r>,
+        (source, encoding): (Layer<'r>, &'static Encoding),
         meter: Rc<Meter<'r>>,
         entry: Option<Rc<str>>,
         limits: &'r Limits,
     ) -> Self {
         Self {
             source,
+            encoding,
             meter,
             entry,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
@@ -67,6 +71,11 @@ impl<'r> Stream<'r> {
     /// The entry of a zip that it is.
     pub fn entry(&self) -> Option<Rc<str>> {
         self.entry.clone()
+    }
+
+    /// What the text was in before it was made UTF-8.
+    pub fn encoding(&self) -> &'static Encoding {
+        self.encoding
     }
 
     /// Says in which entry of a zip the file is refused.

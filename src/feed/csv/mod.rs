@@ -7,7 +7,7 @@ mod dialect;
 mod rows;
 
 pub use dialect::{DialectError, GivenDialect, Head};
-use rows::Rows;
+pub use rows::Rows;
 
 use std::collections::HashSet;
 
@@ -31,7 +31,7 @@ pub fn head<'a>(stream: &'a mut Stream<'_>) -> Result<Head<'a>, ConvertError> {
 }
 
 /// The rows in `stream`, in the dialect that is given, or found.
-fn rows<'s, 'r>(
+pub fn rows<'s, 'r>(
     given: &GivenDialect,
     limits: &'r Limits,
     stream: &'s mut Stream<'r>,

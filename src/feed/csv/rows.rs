@@ -87,6 +87,10 @@ impl<'s, 'r> Rows<'s, 'r> {
         }
     }
 
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// Where the row in hand begins.
     pub fn place(&mut self) -> Place {
         self.stream.marked()

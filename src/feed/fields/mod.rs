@@ -11,7 +11,7 @@ mod write;
 
 pub use capture::{Capture, Content};
 pub use compile::{FieldError, is_path_name};
-pub use date::DateFormatError;
+pub use date::{DateFormat, DateFormatError};
 pub use value::TypeError;
 
 use super::Source;

@@ -5,7 +5,8 @@
 
 mod scan;
 
-use scan::{Scanner, Skip, malformed};
+pub use scan::Scanner;
+use scan::{Skip, malformed};
 
 use super::container::Stream;
 use super::fields::{Capture, Content, StepId};

@@ -9,8 +9,7 @@ mod text;
 mod tokens;
 mod whole;
 
-pub use events::Element;
-use events::{Events, Token, attributes};
+pub use events::{Element, Events, Token, attributes};
 use tokens::Piece;
 pub use whole::Whole;
 
