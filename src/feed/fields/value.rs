@@ -1,5 +1,7 @@
 //! Text to JSON by type. Numbers keep the digits they came with: they are checked, never computed.
 
+use std::borrow::Cow;
+
 use super::date::DateFormat;
 use crate::feed::write::json_string;
 
@@ -29,29 +31,29 @@ pub enum TypeError {
 }
 
 /// The JSON of `text`; white space around all but strings is passed over.
-pub fn to_json(kind: &Kind, text: &str) -> Result<String, TypeError> {
-    let word = text.trim();
+pub fn to_json<'t>(kind: &Kind, text: &'t str) -> Result<Cow<'t, str>, TypeError> {
+    let word = trimmed(text);
     match kind {
-        Kind::String => Ok(json_string(text)),
+        Kind::String => Ok(json_string(text).into()),
         Kind::Integer => integer(word).ok_or(TypeError::NotAnInteger),
         Kind::Decimal => decimal(word).ok_or(TypeError::NotADecimal),
         Kind::Boolean => boolean(word)
-            .map(str::to_owned)
+            .map(Cow::Borrowed)
             .ok_or(TypeError::NotABoolean),
         Kind::Date(format) => format
             .convert(word)
-            .map(|date| json_string(&date))
+            .map(|date| json_string(&date).into())
             .ok_or(TypeError::NotADate),
     }
 }
 
-fn integer(text: &str) -> Option<String> {
+fn integer(text: &str) -> Option<Cow<'_, str>> {
     let (sign, digits) = split_sign(text);
-    is_digits(digits).then(|| format!("{sign}{}", without_zeros(digits)))
+    is_digits(digits).then(|| json_number(text, sign, digits))
 }
 
-/// Made a JSON number (RFC 8259, section 6): no plus sign, no leading zeros, a digit before the point.
-fn decimal(text: &str) -> Option<String> {
+/// Made a JSON number (RFC 8259, section 6).
+fn decimal(text: &str) -> Option<Cow<'_, str>> {
     let (sign, number) = split_sign(text);
     let (mantissa, exponent) = match number.find(['e', 'E']) {
         Some(at) => (&number[..at], &number[at..]),
@@ -69,7 +71,31 @@ fn decimal(text: &str) -> Option<String> {
                     .strip_prefix(['+', '-'])
                     .unwrap_or(&exponent[1..]),
             ));
-    is_number.then(|| format!("{sign}{}{point}{fraction}{exponent}", without_zeros(whole)))
+    is_number.then(|| json_number(text, sign, number))
+}
+
+/// `text`, which is a number, as JSON: no plus sign, no leading zeros, a digit before the point. `number` is what follows the sign.
+fn json_number<'t>(text: &'t str, sign: &str, number: &str) -> Cow<'t, str> {
+    let is_json = sign.len() + number.len() == text.len()
+        && matches!(number.as_bytes(), [b'1'..=b'9', ..] | b"0");
+    if is_json {
+        return Cow::Borrowed(text);
+    }
+    let rest = number.trim_start_matches('0');
+    let zero = match rest.starts_with(|c: char| c.is_ascii_digit()) {
+        true => "",
+        false => "0",
+    };
+    Cow::Owned(format!("{sign}{zero}{rest}"))
+}
+
+/// Text without white space around it, which most has not in the first place.
+#[inline]
+pub fn trimmed(text: &str) -> &str {
+    match text.as_bytes() {
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
+        _ => text.trim(),
+    }
 }
 
 fn boolean(text: &str) -> Option<&'static str> {
@@ -93,19 +119,12 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn without_zeros(digits: &str) -> &str {
-    match digits.trim_start_matches('0') {
-        "" => "0",
-        rest => rest,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn accepted(kind: &Kind, text: &str) -> String {
-        to_json(kind, text).unwrap()
+        to_json(kind, text).unwrap().into_owned()
     }
 
     #[test]
@@ -113,6 +132,11 @@ mod tests {
         assert_eq!(accepted(&Kind::Decimal, " 79.90\n"), "79.90");
         assert_eq!(accepted(&Kind::Decimal, "+007.50"), "7.50");
         assert_eq!(accepted(&Kind::Decimal, "-.5"), "-0.5");
+        assert_eq!(accepted(&Kind::Decimal, "+.5"), "0.5");
+        assert_eq!(accepted(&Kind::Decimal, "0.50"), "0.50");
+        assert_eq!(accepted(&Kind::Decimal, "00e1"), "0e1");
+        assert_eq!(accepted(&Kind::Integer, "+0"), "0");
+        assert_eq!(accepted(&Kind::Integer, "-0012"), "-12");
         assert_eq!(accepted(&Kind::Decimal, "1e5"), "1e5");
         assert_eq!(accepted(&Kind::Decimal, "1.0E-2"), "1.0E-2");
         assert_eq!(accepted(&Kind::Integer, "00"), "0");

@@ -23,8 +23,7 @@ impl Capture<'_> {
         frame: Frame,
         record: &mut Record<'_>,
     ) -> Result<(), ConvertError> {
-        for (index, (key, output)) in object.iter().enumerate() {
-            record.raw(if index == 0 { "{" } else { "," })?;
+        for (key, output) in object {
             record.raw(key)?;
             self.output(output, frame, record)?;
         }
@@ -64,7 +63,7 @@ impl Capture<'_> {
         let text = self.scalar_text(scalar, frame);
         // What is not text is missing however its element is written; an empty string is a string.
         let is_word = !matches!(scalar.kind, None | Some(Kind::String));
-        let text = text.filter(|text| !(is_word && text.trim().is_empty()));
+        let text = text.filter(|text| !(is_word && value::trimmed(text).is_empty()));
         match text {
             None | Some("") if scalar.is_required => Err(missing(scalar).into()),
             None => record.raw(&scalar.default),
@@ -82,9 +81,15 @@ impl Capture<'_> {
         }
     }
 
+    #[inline]
     fn scalar_text(&self, scalar: &Scalar, frame: Frame) -> Option<&str> {
-        self.text(frame, scalar.origin)
-            .map(|text| if scalar.trim { text.trim() } else { text })
+        self.text(frame, scalar.origin).map(|text| {
+            if scalar.trim {
+                value::trimmed(text)
+            } else {
+                text
+            }
+        })
     }
 
     fn is_literal(&self, origin: Origin, frame: Frame) -> bool {
