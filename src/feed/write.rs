@@ -387,6 +387,8 @@ impl<'a> Record<'a> {
         self.check()
     }
 
+    /// Apart, so that what most text needs stays small.
+    #[inline(never)]
     fn escaped(&mut self, text: &str) {
         let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
         for piece in text.as_bytes().split_inclusive(|&byte| !is_plain(byte)) {

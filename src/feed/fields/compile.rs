@@ -374,10 +374,7 @@ fn default_json(value: &ValueSpec, kind: Option<&Kind>) -> Result<String, FieldE
         (Some(default), None) => Ok(scalar_json(default)),
         (Some(default), Some(kind)) => {
             let value = default.to_string();
-            match value::to_json(kind, &value) {
-                Ok(json) => Ok(json.into_owned()),
-                Err(source) => Err(FieldError::BadDefault { value, source }),
-            }
+            value::to_json(kind, &value).map_err(|source| FieldError::BadDefault { value, source })
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Text to JSON by type. Numbers keep the digits they came with: they are checked, never computed.
 
-use std::borrow::Cow;
-
 use super::date::DateFormat;
 use crate::feed::write::json_string;
 
@@ -31,29 +29,54 @@ pub enum TypeError {
 }
 
 /// The JSON of `text`; white space around all but strings is passed over.
-pub fn to_json<'t>(kind: &Kind, text: &'t str) -> Result<Cow<'t, str>, TypeError> {
-    let word = trimmed(text);
+pub fn to_json(kind: &Kind, text: &str) -> Result<String, TypeError> {
+    let word = text.trim();
     match kind {
-        Kind::String => Ok(json_string(text).into()),
+        Kind::String => Ok(json_string(text)),
         Kind::Integer => integer(word).ok_or(TypeError::NotAnInteger),
         Kind::Decimal => decimal(word).ok_or(TypeError::NotADecimal),
         Kind::Boolean => boolean(word)
-            .map(Cow::Borrowed)
+            .map(str::to_owned)
             .ok_or(TypeError::NotABoolean),
         Kind::Date(format) => format
             .convert(word)
-            .map(|date| json_string(&date).into())
+            .map(|date| json_string(&date))
             .ok_or(TypeError::NotADate),
     }
 }
 
-fn integer(text: &str) -> Option<Cow<'_, str>> {
-    let (sign, digits) = split_sign(text);
-    is_digits(digits).then(|| json_number(text, sign, digits))
+/// Whether a word is a number the way JSON has it, so that it needs no [`to_json`]: most are, but for those with a sign or an exponent,
+/// which are not looked for.
+#[inline]
+pub fn is_json(kind: &Kind, word: &str) -> bool {
+    let has_no_zeros = matches!(
+        word.as_bytes(),
+        [b'1'..=b'9', ..] | [b'0'] | [b'0', b'.', ..]
+    );
+    has_no_zeros
+        && match (kind, word.split_once('.')) {
+            (Kind::Decimal, Some((whole, fraction))) => is_digits(whole) && is_digits(fraction),
+            (Kind::Integer | Kind::Decimal, None) => is_digits(word),
+            _ => false,
+        }
 }
 
-/// Made a JSON number (RFC 8259, section 6).
-fn decimal(text: &str) -> Option<Cow<'_, str>> {
+/// Text without white space around it, which most has not in the first place.
+#[inline]
+pub fn trimmed(text: &str) -> &str {
+    match text.as_bytes() {
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
+        _ => text.trim(),
+    }
+}
+
+fn integer(text: &str) -> Option<String> {
+    let (sign, digits) = split_sign(text);
+    is_digits(digits).then(|| format!("{sign}{}", without_zeros(digits)))
+}
+
+/// Made a JSON number (RFC 8259, section 6): no plus sign, no leading zeros, a digit before the point.
+fn decimal(text: &str) -> Option<String> {
     let (sign, number) = split_sign(text);
     let (mantissa, exponent) = match number.find(['e', 'E']) {
         Some(at) => (&number[..at], &number[at..]),
@@ -71,31 +94,7 @@ fn decimal(text: &str) -> Option<Cow<'_, str>> {
                     .strip_prefix(['+', '-'])
                     .unwrap_or(&exponent[1..]),
             ));
-    is_number.then(|| json_number(text, sign, number))
-}
-
-/// `text`, which is a number, as JSON: no plus sign, no leading zeros, a digit before the point. `number` is what follows the sign.
-fn json_number<'t>(text: &'t str, sign: &str, number: &str) -> Cow<'t, str> {
-    let is_json = sign.len() + number.len() == text.len()
-        && matches!(number.as_bytes(), [b'1'..=b'9', ..] | b"0");
-    if is_json {
-        return Cow::Borrowed(text);
-    }
-    let rest = number.trim_start_matches('0');
-    let zero = match rest.starts_with(|c: char| c.is_ascii_digit()) {
-        true => "",
-        false => "0",
-    };
-    Cow::Owned(format!("{sign}{zero}{rest}"))
-}
-
-/// Text without white space around it, which most has not in the first place.
-#[inline]
-pub fn trimmed(text: &str) -> &str {
-    match text.as_bytes() {
-        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
-        _ => text.trim(),
-    }
+    is_number.then(|| format!("{sign}{}{point}{fraction}{exponent}", without_zeros(whole)))
 }
 
 fn boolean(text: &str) -> Option<&'static str> {
@@ -119,12 +118,19 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+fn without_zeros(digits: &str) -> &str {
+    match digits.trim_start_matches('0') {
+        "" => "0",
+        rest => rest,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn accepted(kind: &Kind, text: &str) -> String {
-        to_json(kind, text).unwrap().into_owned()
+        to_json(kind, text).unwrap()
     }
 
     #[test]
@@ -133,10 +139,7 @@ mod tests {
         assert_eq!(accepted(&Kind::Decimal, "+007.50"), "7.50");
         assert_eq!(accepted(&Kind::Decimal, "-.5"), "-0.5");
         assert_eq!(accepted(&Kind::Decimal, "+.5"), "0.5");
-        assert_eq!(accepted(&Kind::Decimal, "0.50"), "0.50");
         assert_eq!(accepted(&Kind::Decimal, "00e1"), "0e1");
-        assert_eq!(accepted(&Kind::Integer, "+0"), "0");
-        assert_eq!(accepted(&Kind::Integer, "-0012"), "-12");
         assert_eq!(accepted(&Kind::Decimal, "1e5"), "1e5");
         assert_eq!(accepted(&Kind::Decimal, "1.0E-2"), "1.0E-2");
         assert_eq!(accepted(&Kind::Integer, "00"), "0");
@@ -148,6 +151,29 @@ mod tests {
             let json = accepted(&Kind::Decimal, text);
             assert!(serde_json::from_str::<serde_json::Number>(&json).is_ok());
         }
+    }
+
+    #[test]
+    fn only_numbers_that_stay_as_they_are_need_no_conversion() {
+        let words = ["0", "7", "1200", "0.5", "79.90", "10.0"];
+        for word in words {
+            assert!(is_json(&Kind::Decimal, word), "{word}");
+            assert_eq!(is_json(&Kind::Integer, word), !word.contains('.'), "{word}");
+        }
+        let others = [
+            "", "x", "1x", "00", "01", "00.5", "0.", ".5", "5.", "1.2.3", "1.x", "1,5", "+1", "٣",
+            " 1", "1e5", "-1",
+        ];
+        for word in words.into_iter().chain(others) {
+            for kind in [Kind::Integer, Kind::Decimal] {
+                assert!(
+                    !is_json(&kind, word) || to_json(&kind, word).as_deref() == Ok(word),
+                    "{word}"
+                );
+            }
+            assert!(!is_json(&Kind::Boolean, word) && !is_json(&Kind::String, word));
+        }
+        assert!(!others.iter().any(|word| is_json(&Kind::Decimal, word)));
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Capture<'_> {
         }
     }
 
+    #[inline]
     fn scalar(
         &self,
         scalar: &Scalar,
@@ -63,13 +64,17 @@ impl Capture<'_> {
         let text = self.scalar_text(scalar, frame);
         // What is not text is missing however its element is written; an empty string is a string.
         let is_word = !matches!(scalar.kind, None | Some(Kind::String));
-        let text = text.filter(|text| !(is_word && value::trimmed(text).is_empty()));
+        let text = match is_word {
+            true => text.map(value::trimmed).filter(|word| !word.is_empty()),
+            false => text,
+        };
         match text {
             None | Some("") if scalar.is_required => Err(missing(scalar).into()),
             None => record.raw(&scalar.default),
             Some(text) => match &scalar.kind {
                 None if self.is_literal(scalar.origin, frame) => record.raw(text),
                 None | Some(Kind::String) => record.string(text),
+                Some(kind) if value::is_json(kind, text) => record.raw(text),
                 Some(kind) => record.raw(&value::to_json(kind, text).map_err(|error| {
                     let rejection =
                         Rejection::because(Reason::InvalidValue, format!("the value is {error}"));
