@@ -25,6 +25,7 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use quick_xml::events::Event;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use zstd::stream::read::Decoder as ZstdDecoder;
 
 /// What the engine reads through, too.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -38,6 +39,11 @@ product_category    = "nsx:category"
 product_description = "nsx:description"
 product_images      = { each = "nsx:images/nsx:image", key = "image_{@type}", value = "@url", fill_gaps = true }
 prices              = { each = "nsx:prices/nsx:price", fields = { currency = "nsx:currency", value = "nsx:value" } }
+"#;
+
+const SIMPLE_JQ: &str = r#"
+record = "nsx:items/nsx:item"
+jq = '{ id: ."@id", category: ."nsx:category", description: ."nsx:description" }'
 "#;
 
 type Run<'a> = Box<dyn Fn() + 'a>;
@@ -60,11 +66,15 @@ fn main() {
     }
     let twenty = Feed::new(Shape::Twenty, 1, megabytes * 1_500).bytes();
     let lines = Feed::new(Shape::TwentyLines, 1, megabytes * 1_800).bytes();
+    let rows = Feed::new(Shape::TwentyRows, 1, megabytes * 3_500).bytes();
     let gzip = gzipped(&nsx);
+    let zstd = zstd::encode_all(&nsx[..], 0).expect("memory takes it");
     let nsx_fields = plan(NSX);
     let whole = plan("record = 'nsx:items/nsx:item'");
+    let simple_jq = plan(SIMPLE_JQ);
     let one_of_twenty = plan("fields = { f7 = 'f7' }");
     let all_of_twenty = plan(&format!("[fields]\n{}", all_of_twenty()));
+    let typed_twenty = plan(&format!("[fields]\n{}", typed_twenty()));
 
     let figures = [
         Figure {
@@ -89,14 +99,45 @@ fn main() {
             run: Box::new(|| through(&one_of_twenty, &twenty)),
         },
         Figure {
+            name: "NSX by jq",
+            goal: 0.15,
+            bytes: nsx.len(),
+            beside: vec![Box::new(|| xml_events(&nsx))],
+            run: Box::new(|| through(&simple_jq, &nsx)),
+        },
+        Figure {
             name: "gzip NSX by fields",
             goal: 0.9,
             bytes: nsx.len(),
             beside: vec![
-                Box::new(|| decompression(&gzip)),
+                Box::new(|| drain(MultiGzDecoder::new(&gzip[..]))),
                 Box::new(|| through(&nsx_fields, &nsx)),
             ],
             run: Box::new(|| through(&nsx_fields, &gzip)),
+        },
+        Figure {
+            name: "zstd NSX by fields",
+            goal: 0.9,
+            bytes: nsx.len(),
+            beside: vec![
+                Box::new(|| drain(ZstdDecoder::with_buffer(&zstd[..]).expect("memory is there"))),
+                Box::new(|| through(&nsx_fields, &nsx)),
+            ],
+            run: Box::new(|| through(&nsx_fields, &zstd)),
+        },
+        Figure {
+            name: "CSV by fields",
+            goal: 0.5,
+            bytes: rows.len(),
+            beside: vec![Box::new(|| byte_records(&rows))],
+            run: Box::new(|| through(&all_of_twenty, &rows)),
+        },
+        Figure {
+            name: "CSV by typed fields",
+            goal: 0.5,
+            bytes: rows.len(),
+            beside: vec![Box::new(|| byte_records(&rows))],
+            run: Box::new(|| through(&typed_twenty, &rows)),
         },
         Figure {
             name: "JSON lines by fields",
@@ -165,6 +206,15 @@ fn all_of_twenty() -> String {
     (1..=20).map(|n| format!("f{n} = 'f{n}'\n")).collect()
 }
 
+/// The numbers of the twenty as numbers.
+fn typed_twenty() -> String {
+    let field = |n: u64| match n.is_multiple_of(2) {
+        true => format!("f{n} = {{ path = 'f{n}', type = 'integer' }}\n"),
+        false => format!("f{n} = 'f{n}'\n"),
+    };
+    (1..=20).map(field).collect()
+}
+
 fn through(plan: &Plan, bytes: &[u8]) {
     let summary = convert(plan, &Source::default(), bytes, io::sink());
     black_box(summary.expect("the feed is converted").records);
@@ -188,11 +238,20 @@ fn gzipped(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory takes it")
 }
 
-fn decompression(gzip: &[u8]) {
-    let mut decoder = MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, gzip));
+fn drain(mut input: impl Read) {
     let mut buffer = vec![0; BUFFER_BYTES];
-    while decoder.read(&mut buffer).expect("it is gzip") > 0 {
+    while input.read(&mut buffer).expect("it is not damaged") > 0 {
         black_box(&buffer);
+    }
+}
+
+fn byte_records(bytes: &[u8]) {
+    let mut reader = csv::ReaderBuilder::new()
+        .buffer_capacity(BUFFER_BYTES)
+        .from_reader(bytes);
+    let mut record = csv::ByteRecord::new();
+    while reader.read_byte_record(&mut record).expect("it is CSV") {
+        black_box(&record);
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::io::BufRead;
 
+use simdutf8::compat::from_utf8;
+
 use super::container::{Stream, too_large};
 use super::limits::Limits;
 use super::reject::{ConvertError, Place, Reason, Rejection};
@@ -129,10 +131,10 @@ impl<'s, 'r> Window<'s, 'r> {
     fn take_text(&mut self) -> Result<(), Box<Rejection>> {
         let buffered = self.stream.buffered();
         let chunk = &buffered[..buffered.len().min(self.limits.record_bytes)];
-        let text = match std::str::from_utf8(chunk) {
+        let text = match from_utf8(chunk) {
             Ok(text) => text,
             Err(error) if error.valid_up_to() > 0 => {
-                std::str::from_utf8(&chunk[..error.valid_up_to()]).unwrap_or_default()
+                from_utf8(&chunk[..error.valid_up_to()]).unwrap_or_default()
             }
             Err(error) if error.error_len().is_none() && chunk.len() < buffered.len() => {
                 return Err(too_large(self.limits));

@@ -1,7 +1,7 @@
 //! Product feeds of any size from a seed, as readers: the same seed gives the same bytes, on any machine, and nothing is held but one record.
 //!
 //! The NSX shape (attributes, CDATA, references, nested lists, indented as partners write it, about 660 bytes a record), a record of twenty plain
-//! elements, and the latter as JSON lines. Needs nothing but std, so that benches and unit tests can include it by its path.
+//! elements, and the latter as JSON lines and as CSV. Needs nothing but std, so that benches and unit tests can include it by its path.
 
 use std::fmt::Write;
 use std::io::{self, Read};
@@ -75,6 +75,8 @@ pub enum Shape {
     Twenty,
     /// The same as JSON objects, one per line.
     TwentyLines,
+    /// The same as CSV, with a header.
+    TwentyRows,
 }
 
 /// A feed of `records` records.
@@ -94,6 +96,9 @@ impl Feed {
             Shape::Nsx => "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<nsx:items>\n",
             Shape::Twenty => "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<items>\n",
             Shape::TwentyLines => "",
+            Shape::TwentyRows => {
+                "f1,f2,f3,f4,f5,f6,f7,f8,f9,f10,f11,f12,f13,f14,f15,f16,f17,f18,f19,f20\n"
+            }
         };
         Self {
             shape,
@@ -122,13 +127,14 @@ impl Feed {
                 Shape::Nsx => self.nsx_item(),
                 Shape::Twenty => self.twenty_elements(),
                 Shape::TwentyLines => self.twenty_members(),
+                Shape::TwentyRows => self.twenty_cells(),
             }
         } else if !self.is_over {
             self.is_over = true;
             self.chunk.push_str(match self.shape {
                 Shape::Nsx => "</nsx:items>\n",
                 Shape::Twenty => "</items>\n",
-                Shape::TwentyLines => "",
+                Shape::TwentyLines | Shape::TwentyRows => "",
             });
         }
     }
@@ -214,6 +220,16 @@ impl Feed {
             out.push('"');
         }
         out.push_str("}\n");
+    }
+
+    fn twenty_cells(&mut self) {
+        let Self {
+            random, chunk: out, ..
+        } = self;
+        for field in 1..=20 {
+            value(field, random, out);
+            out.push(if field == 20 { '\n' } else { ',' });
+        }
     }
 }
 

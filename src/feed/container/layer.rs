@@ -4,7 +4,7 @@
 //! container, whatever lies in between; and no layer gives more than the limits allow to all of them together.
 
 use std::cell::Cell;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::rc::Rc;
 
 use bzip2::bufread::MultiBzDecoder;
@@ -13,6 +13,7 @@ use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Error as XzError, Stream as XzStream};
 use zstd::stream::read::Decoder as ZstdDecoder;
 
+use super::ahead::{Ahead, CHUNK_BYTES, Chunks};
 use crate::feed::limits::{Limits, RATIO_FLOOR_BYTES};
 use crate::feed::progress::Progress;
 use crate::feed::reject::{ConvertError, Reason, Rejection};
@@ -132,11 +133,35 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Undoes it. Each of them takes several members, streams or frames for one; what else follows is damage.
-    pub fn decoder<'r>(self, input: Layer<'r>, meter: &Rc<Meter<'r>>) -> io::Result<Layer<'r>> {
+    /// Undoes it; `ahead` of the reader, on a thread of its own, if that is asked for and there is more than a little of it.
+    pub fn decoder<'r>(
+        self,
+        input: Layer<'r>,
+        ahead: bool,
+        meter: &Rc<Meter<'r>>,
+    ) -> io::Result<Layer<'r>> {
         let memory = meter.limits.decompressor_bytes;
-        let input = BufReader::with_capacity(BUFFER_BYTES, input);
-        let decoder: Layer<'r> = match self {
+        let decoder: Layer<'r> = match ahead {
+            true => self.decode_ahead(Chunks::new(input), memory)?,
+            false => self.decode(BufReader::with_capacity(BUFFER_BYTES, input), memory)?,
+        };
+        let meter = Rc::clone(meter);
+        Ok(Box::new(Unpacked::new(decoder, self.corrupt(), meter)))
+    }
+
+    fn decode_ahead<'r>(self, mut input: Chunks<'r>, memory: u64) -> io::Result<Layer<'r>> {
+        let first = input.next(Vec::new())?;
+        if first.len() < CHUNK_BYTES {
+            let rest = BufReader::with_capacity(BUFFER_BYTES, input);
+            return self.decode(Cursor::new(first).chain(rest), memory);
+        }
+        let decoder = move |compressed| self.decode(compressed, memory);
+        Ok(Box::new(Ahead::start(first, input, decoder)?))
+    }
+
+    /// Each of them takes several members, streams or frames for one; what else follows is damage.
+    fn decode<'r>(self, input: impl BufRead + 'r, memory: u64) -> io::Result<Layer<'r>> {
+        Ok(match self {
             Self::Gzip => Box::new(MultiGzDecoder::new(input)),
             Self::Bzip2 => Box::new(MultiBzDecoder::new(input)),
             Self::Zstd => {
@@ -149,9 +174,7 @@ impl Compression {
                 let stream = XzStream::new_stream_decoder(memory, CONCATENATED)?;
                 Box::new(XzDecoder::new_stream(input, stream))
             }
-        };
-        let meter = Rc::clone(meter);
-        Ok(Box::new(Unpacked::new(decoder, self.corrupt(), meter)))
+        })
     }
 
     fn corrupt(self) -> Reason {

@@ -4,6 +4,7 @@
 //! UTF-8. Containers are told by their first bytes, never by a name, and may lie in one another. Promise: no more is given, held, or put
 //! on disk than the limits allow, over all layers and documents together.
 
+mod ahead;
 mod layer;
 mod spool;
 mod stream;
@@ -200,7 +201,8 @@ impl<'r> Documents<'r> {
             let whole: Layer<'r> = Box::new(Cursor::new(head).chain(layer));
             layer = match kind {
                 Kind::Stream(compression) => compression
-                    .decoder(whole, &self.meter)
+                    // Of containers in one another, the outermost: that is one thread for a file, whatever is in it.
+                    .decoder(whole, depth == 1, &self.meter)
                     .map_err(ConvertError::from_carrier)?,
                 Kind::Zip => {
                     let zip = Zip::open(whole, self.limits)?;

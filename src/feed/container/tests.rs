@@ -341,3 +341,79 @@ fn a_zips_size_and_entries_are_bounded() {
     let endless = b"PK\x03\x04".chain(io::repeat(0));
     assert_eq!(reason(endless, &limits(5, bytes)), Reason::FileTooLarge);
 }
+
+/// Text of words that compress as those of a feed do.
+fn words(count: u64) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut words = String::new();
+    for _ in 0..count {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        words += &format!("word{} ", state >> 52);
+    }
+    words.into_bytes()
+}
+
+#[test]
+fn what_is_decompressed_ahead_is_the_same_text() {
+    let text = words(200_000);
+    let members = [gzip(&text), gzip(b"and more")].concat();
+    assert!(decoded(&members).ends_with(" and more"));
+    for pack in [
+        gzip,
+        zstd,
+        bzip2,
+        xz,
+        |bytes| gzip(&xz(bytes)),
+        |bytes| gzip(&zip_of_one(bytes)),
+    ] as [Pack; 6]
+    {
+        let packed = pack(&text);
+        assert!(packed.len() > 4 * ahead::CHUNK_BYTES, "{}", packed.len());
+        assert!(decode(&*packed, &Limits::default()).unwrap() == text);
+    }
+}
+
+/// Why and where reading ends.
+fn end(packed: &[u8], limits: &Limits) -> (Reason, u64) {
+    let mut input = packed;
+    let mut documents = Documents::new(&mut input, limits, None);
+    let mut document = documents.next().unwrap().unwrap();
+    loop {
+        document.allow();
+        match document.fill_buf().map(<[u8]>::len) {
+            Ok(0) => panic!("it ends without an error"),
+            Ok(bytes) => document.consume(bytes),
+            Err(error) => match ConvertError::from_carrier(error) {
+                ConvertError::Rejected(rejection) => {
+                    return (rejection.reason, documents.text_bytes());
+                }
+                error => panic!("not rejected: {error}"),
+            },
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_what_is_decompressed_ahead_is_found_at_the_same_place_every_time() {
+    let text = words(200_000);
+    let defaults = Limits::default();
+    let bombs = Limits {
+        decompression_ratio: 10,
+        ..Limits::default()
+    };
+    for (pack, corrupt, _) in COMPRESSIONS {
+        let packed = pack(&text);
+        let mut damaged = packed.clone();
+        damaged[packed.len() / 2] ^= 0x10;
+        let bomb = pack(&[&text[..], &vec![b' '; 20 << 20]].concat());
+        for (bytes, limits, reason) in [
+            (&packed[..packed.len() - 100], &defaults, corrupt),
+            (&damaged, &defaults, corrupt),
+            (&bomb, &bombs, Reason::DecompressionRatio),
+        ] {
+            let first = end(bytes, limits);
+            assert_eq!(first.0, reason);
+            assert!((0..3).all(|_| end(bytes, limits) == first));
+        }
+    }
+}

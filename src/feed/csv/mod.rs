@@ -10,6 +10,7 @@ pub use dialect::{DialectError, GivenDialect, Head};
 pub use rows::Rows;
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use super::container::Stream;
 use super::fields::{Capture, Content, StepId};
@@ -231,10 +232,11 @@ fn record(
         }),
         Columns::Fields { capture, asked } => {
             capture.reset();
+            capture.hold(row.text());
             for (column, steps) in asked {
                 let cell = cell(*column)?;
                 if !cell.is_empty() {
-                    keep(cell, steps, capture)?;
+                    keep(row.range(cell), steps, capture)?;
                 }
             }
             records.add(|record| capture.write_record(record))
@@ -242,7 +244,11 @@ fn record(
     }
 }
 
-fn keep(cell: &str, steps: &[StepId], capture: &mut Capture<'_>) -> Result<(), Box<Rejection>> {
+fn keep(
+    cell: Range<usize>,
+    steps: &[StepId],
+    capture: &mut Capture<'_>,
+) -> Result<(), Box<Rejection>> {
     let Some((&last, parents)) = steps.split_last() else {
         return Ok(());
     };

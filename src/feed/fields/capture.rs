@@ -1,6 +1,7 @@
 //! What a record has of the values asked for, found while it is parsed.
 
 use std::mem::size_of;
+use std::ops::Range;
 
 use super::{LINK, Mapping, Origin, RECORD_STEP, ScopeId, StepId, Target};
 use crate::feed::Source;
@@ -169,21 +170,30 @@ impl<'p> Capture<'p> {
         }
     }
 
-    /// Enters `step` and leaves it with a text, all at once.
-    pub fn take(&mut self, step: StepId, text: &str) -> Result<(), Box<Rejection>> {
+    /// Holds all text of the record at once, for [`Self::take`].
+    pub fn hold(&mut self, text: &str) {
+        self.text.clear();
+        self.text.push_str(text);
+    }
+
+    /// Enters `step` and leaves it with a piece of the text it holds, all at once.
+    #[inline]
+    pub fn take(&mut self, step: StepId, text: Range<usize>) -> Result<(), Box<Rejection>> {
         let step = self.mapping.step(step);
         for &scope in &step.opens {
             self.open_frame(scope)?;
         }
-        let start = self.text.len() as u32;
-        self.text.push_str(text);
-        let end = self.text.len() as u32;
+        let span = Span {
+            start: text.start as u32,
+            end: text.end as u32,
+        };
         for &target in &step.values {
-            self.fill(target, Slot::Text(Span { start, end }));
+            self.fill(target, Slot::Text(span));
         }
         Ok(())
     }
 
+    #[inline]
     fn fill(&mut self, target: Target, value: Slot) {
         let slot = self.slot_mut(target);
         if target.takes_last || matches!(slot, Slot::Empty) {
@@ -191,6 +201,7 @@ impl<'p> Capture<'p> {
         }
     }
 
+    #[inline]
     fn slot_mut(&mut self, target: Target) -> &mut Slot {
         &mut self.slots[self.frames[target.scope.0] as usize + target.slot]
     }
@@ -254,6 +265,7 @@ impl<'p> Capture<'p> {
         self.limits
     }
 
+    #[inline]
     pub(super) fn slot(&self, frame: Frame, slot: usize) -> Slot {
         self.slots[frame as usize + slot]
     }
@@ -275,6 +287,7 @@ impl<'p> Capture<'p> {
     }
 
     /// The value that comes from `origin`, unless it is missing.
+    #[inline]
     pub(super) fn text(&self, frame: Frame, origin: Origin) -> Option<&str> {
         let slot = match origin {
             Origin::Slot(slot) => slot,

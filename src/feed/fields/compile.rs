@@ -1,5 +1,7 @@
 //! `fields` tables to a [`Mapping`].
 
+use std::mem::replace;
+
 use super::date::{DateFormat, DateFormatError};
 use super::value::{self, Kind, TypeError};
 use super::{
@@ -90,8 +92,12 @@ impl Compiler<'_> {
         if fields.is_empty() {
             return Err((String::new(), FieldError::NoFields));
         }
+        let mut before = "{";
         let compile = |(key, field): (&String, &FieldSpec)| match self.field(field, context) {
-            Ok(output) => Ok((json_string(key) + ":", output)),
+            Ok(output) => {
+                let before = replace(&mut before, ",");
+                Ok((format!("{before}{}:", json_string(key)), output))
+            }
             Err((inner, error)) if inner.is_empty() => Err((key.clone(), error)),
             Err((inner, error)) => Err((format!("{key}.{inner}"), error)),
         };

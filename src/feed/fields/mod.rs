@@ -95,7 +95,7 @@ enum Output {
     Keyed(Keyed),
 }
 
-/// Keys as JSON, colon included, in the order of the output.
+/// Keys as JSON, with the brace or comma before and the colon after, in the order of the output. There is one at least.
 type Object = Vec<(String, Output)>;
 
 #[derive(Debug)]

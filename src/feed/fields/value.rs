@@ -45,6 +45,31 @@ pub fn to_json(kind: &Kind, text: &str) -> Result<String, TypeError> {
     }
 }
 
+/// Whether a word is a number the way JSON has it, so that it needs no [`to_json`]: most are, but for those with a sign or an exponent,
+/// which are not looked for.
+#[inline]
+pub fn is_json(kind: &Kind, word: &str) -> bool {
+    let has_no_zeros = matches!(
+        word.as_bytes(),
+        [b'1'..=b'9', ..] | [b'0'] | [b'0', b'.', ..]
+    );
+    has_no_zeros
+        && match (kind, word.split_once('.')) {
+            (Kind::Decimal, Some((whole, fraction))) => is_digits(whole) && is_digits(fraction),
+            (Kind::Integer | Kind::Decimal, None) => is_digits(word),
+            _ => false,
+        }
+}
+
+/// Text without white space around it, which most has not in the first place.
+#[inline]
+pub fn trimmed(text: &str) -> &str {
+    match text.as_bytes() {
+        [first, .., last] if first.is_ascii_graphic() && last.is_ascii_graphic() => text,
+        _ => text.trim(),
+    }
+}
+
 fn integer(text: &str) -> Option<String> {
     let (sign, digits) = split_sign(text);
     is_digits(digits).then(|| format!("{sign}{}", without_zeros(digits)))
@@ -113,6 +138,8 @@ mod tests {
         assert_eq!(accepted(&Kind::Decimal, " 79.90\n"), "79.90");
         assert_eq!(accepted(&Kind::Decimal, "+007.50"), "7.50");
         assert_eq!(accepted(&Kind::Decimal, "-.5"), "-0.5");
+        assert_eq!(accepted(&Kind::Decimal, "+.5"), "0.5");
+        assert_eq!(accepted(&Kind::Decimal, "00e1"), "0e1");
         assert_eq!(accepted(&Kind::Decimal, "1e5"), "1e5");
         assert_eq!(accepted(&Kind::Decimal, "1.0E-2"), "1.0E-2");
         assert_eq!(accepted(&Kind::Integer, "00"), "0");
@@ -124,6 +151,29 @@ mod tests {
             let json = accepted(&Kind::Decimal, text);
             assert!(serde_json::from_str::<serde_json::Number>(&json).is_ok());
         }
+    }
+
+    #[test]
+    fn only_numbers_that_stay_as_they_are_need_no_conversion() {
+        let words = ["0", "7", "1200", "0.5", "79.90", "10.0"];
+        for word in words {
+            assert!(is_json(&Kind::Decimal, word), "{word}");
+            assert_eq!(is_json(&Kind::Integer, word), !word.contains('.'), "{word}");
+        }
+        let others = [
+            "", "x", "1x", "00", "01", "00.5", "0.", ".5", "5.", "1.2.3", "1.x", "1,5", "+1", "٣",
+            " 1", "1e5", "-1",
+        ];
+        for word in words.into_iter().chain(others) {
+            for kind in [Kind::Integer, Kind::Decimal] {
+                assert!(
+                    !is_json(&kind, word) || to_json(&kind, word).as_deref() == Ok(word),
+                    "{word}"
+                );
+            }
+            assert!(!is_json(&Kind::Boolean, word) && !is_json(&Kind::String, word));
+        }
+        assert!(!others.iter().any(|word| is_json(&Kind::Decimal, word)));
     }
 
     #[test]

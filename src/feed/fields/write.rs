@@ -23,8 +23,7 @@ impl Capture<'_> {
         frame: Frame,
         record: &mut Record<'_>,
     ) -> Result<(), ConvertError> {
-        for (index, (key, output)) in object.iter().enumerate() {
-            record.raw(if index == 0 { "{" } else { "," })?;
+        for (key, output) in object {
             record.raw(key)?;
             self.output(output, frame, record)?;
         }
@@ -55,6 +54,7 @@ impl Capture<'_> {
         }
     }
 
+    #[inline]
     fn scalar(
         &self,
         scalar: &Scalar,
@@ -64,13 +64,17 @@ impl Capture<'_> {
         let text = self.scalar_text(scalar, frame);
         // What is not text is missing however its element is written; an empty string is a string.
         let is_word = !matches!(scalar.kind, None | Some(Kind::String));
-        let text = text.filter(|text| !(is_word && text.trim().is_empty()));
+        let text = match is_word {
+            true => text.map(value::trimmed).filter(|word| !word.is_empty()),
+            false => text,
+        };
         match text {
             None | Some("") if scalar.is_required => Err(missing(scalar).into()),
             None => record.raw(&scalar.default),
             Some(text) => match &scalar.kind {
                 None if self.is_literal(scalar.origin, frame) => record.raw(text),
                 None | Some(Kind::String) => record.string(text),
+                Some(kind) if value::is_json(kind, text) => record.raw(text),
                 Some(kind) => record.raw(&value::to_json(kind, text).map_err(|error| {
                     let rejection =
                         Rejection::because(Reason::InvalidValue, format!("the value is {error}"));
@@ -82,9 +86,15 @@ impl Capture<'_> {
         }
     }
 
+    #[inline]
     fn scalar_text(&self, scalar: &Scalar, frame: Frame) -> Option<&str> {
-        self.text(frame, scalar.origin)
-            .map(|text| if scalar.trim { text.trim() } else { text })
+        self.text(frame, scalar.origin).map(|text| {
+            if scalar.trim {
+                value::trimmed(text)
+            } else {
+                text
+            }
+        })
     }
 
     fn is_literal(&self, origin: Origin, frame: Frame) -> bool {

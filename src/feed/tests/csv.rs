@@ -248,3 +248,40 @@ fn rows_are_bounded_like_any_record() {
     let plan = plan_within(limits.clone(), "format = 'csv'\ncsv = { comment = '#' }");
     assert!(run(&plan, comment.as_bytes()).is_ok());
 }
+
+#[test]
+fn a_line_without_quotes_is_the_same_row_as_one_with_them() {
+    let cells = ["", "a", "søkker, größer", " x ", "\u{2028}", "7"];
+    let plain = |delimiter: &str, end: &str| {
+        let mut csv = ["a", "b", "c"].join(delimiter) + end;
+        for first in cells {
+            for second in cells {
+                csv += &[first, "1", second].join(delimiter);
+                csv += end;
+            }
+        }
+        csv
+    };
+    for (delimiter, end) in [(";", "\n"), ("|", "\r\n"), ("\t", "\r")] {
+        let toml = format!(
+            "format = 'csv'\ncsv = {{ delimiter = \"{}\" }}",
+            delimiter.escape_default()
+        );
+        let csv = plain(delimiter, end);
+        // Quoted here and there: the parser takes turns with what is faster.
+        let quoted = csv.replace(
+            &format!("{delimiter}1{delimiter}a"),
+            &format!("{delimiter}\"1\"{delimiter}a"),
+        );
+        assert_ne!(csv, quoted);
+        let rows = lines(&toml, &csv);
+        assert_eq!(rows.len(), cells.len() * cells.len());
+        assert_eq!(rows, lines(&toml, &quoted));
+        assert!(rows[7..].contains(&r#"{"a":"a","b":"1","c":"søkker, größer"}"#.to_owned()));
+        let fields = "[fields]\nc = 'c'\na = 'a'";
+        assert_eq!(
+            lines(&format!("{toml}\n{fields}"), &csv),
+            lines(&format!("{toml}\n{fields}"), &quoted)
+        );
+    }
+}

@@ -61,19 +61,27 @@ impl<'a> Record<'a> {
     /// Text as a JSON string.
     #[inline]
     pub fn string(&mut self, text: &str) -> Result<(), ConvertError> {
+        self.json.reserve(text.len() + 2);
         self.json.push(b'"');
         self.string_part(text)?;
         self.raw("\"")
     }
 
     /// A piece of a JSON string whose quotes the caller writes.
+    #[inline]
     pub fn string_part(&mut self, text: &str) -> Result<(), ConvertError> {
-        let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
         // Most text needs no escape.
-        if is_plain_text(text.as_bytes()) {
-            self.json.extend_from_slice(text.as_bytes());
-            return self.check();
+        match is_plain_text(text.as_bytes()) {
+            true => self.json.extend_from_slice(text.as_bytes()),
+            false => self.escaped(text),
         }
+        self.check()
+    }
+
+    /// Apart, so that what most text needs stays small.
+    #[inline(never)]
+    fn escaped(&mut self, text: &str) {
+        let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
         for piece in text.as_bytes().split_inclusive(|&byte| !is_plain(byte)) {
             match piece.split_last() {
                 Some((&last, plain)) if !is_plain(last) => {
@@ -83,7 +91,6 @@ impl<'a> Record<'a> {
                 _ => self.json.extend_from_slice(piece),
             }
         }
-        self.check()
     }
 
     /// The escapes serde_json writes, too (RFC 8259, section 7).
