@@ -27,10 +27,10 @@ const FINDINGS: i32 = 4;
 /// The most memory that any of these files may take. A decompressor may have 64 MiB for its window (`decompressor_bytes`, rounded down to a power
 /// of two), and three of them may lie in one another (`nesting`). The rest is for a record (`record_bytes`) as it is read, held and
 /// written, and the process itself.
-const MOST_BYTES: u64 = (3 * 64 + 32) << 20;
+const MOST_BYTES: u64 = (3 * 64 + 64) << 20;
 
-/// The same for files with no such windows.
-const MOST_BYTES_UNPACKED: u64 = 96 << 20;
+/// The same for files with no such windows: eight times `record_bytes`.
+const MOST_BYTES_UNPACKED: u64 = (8 * 16) << 20;
 
 /// The one file that needs more: see [`MOST_BYTES`].
 const LARGE_WINDOWS: &str = "three-large-windows.zst";
@@ -65,9 +65,10 @@ impl Case {
         let is_small = measured.peak_bytes <= most;
         (!is_expected || !is_small).then(|| {
             format!(
-                "{}: {result} instead of {}, {} MB\n{}",
+                "{}: {result} instead of {} after {:.1} s, {} MiB\n{}",
                 self.file,
                 self.expect.join(" or "),
+                measured.took.as_secs_f64(),
                 measured.peak_bytes >> 20,
                 measured.stderr
             )
@@ -102,7 +103,7 @@ fn every_hostile_file_comes_to_what_it_should_in_little_time_and_memory() {
 
     let waiting = Mutex::new(cases.iter());
     let wrong = Mutex::new(Vec::new());
-    let largest = Mutex::new((0, ""));
+    let peaks = Mutex::new(Vec::new());
     let work = || {
         loop {
             let Some(case) = waiting.lock().expect("no test has failed").next() else {
@@ -113,8 +114,8 @@ fn every_hostile_file_comes_to_what_it_should_in_little_time_and_memory() {
                 .lock()
                 .expect("as before")
                 .extend(case.judge(&measured));
-            let mut largest = largest.lock().expect("as before");
-            *largest = (*largest).max((measured.peak_bytes, &case.file));
+            let peak = (measured.peak_bytes, &*case.file);
+            peaks.lock().expect("as before").push(peak);
         }
     };
     thread::scope(|scope| {
@@ -130,15 +131,12 @@ fn every_hostile_file_comes_to_what_it_should_in_little_time_and_memory() {
         cases.len(),
         wrong.join("\n")
     );
-    let (bytes, file) = largest.into_inner().expect("as before");
-    println!(
-        "{} files, at most {} MB for {file}",
-        cases.len(),
-        bytes >> 20
-    );
+    let mut peaks = peaks.into_inner().expect("as before");
+    peaks.sort_unstable_by(|a, b| b.cmp(a));
+    println!("{} files, those that took most memory:", cases.len());
+    for (bytes, file) in &peaks[..5] {
+        println!("{} MiB for {file}", bytes >> 20);
+    }
     // A measurement that sees nothing would pass everything.
-    assert!(
-        bytes > 3 * 64 << 20,
-        "the windows of {file} were not filled"
-    );
+    assert!(peaks[0].0 > (3 * 64) << 20, "no windows were filled");
 }

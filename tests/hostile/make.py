@@ -71,6 +71,8 @@ def bombs(corpus):
     add("four-gzips-in-one-another.gz", nested, "too_many_containers")
     add("three-containers.bz2", bz(gz(xz(XML))), CONVERTED)
     add("many-empty-streams.bz2", bz(b"") * 1_000, "empty_file")
+    add("too-many-empty-streams.bz2", bz(b"") * 200_000, "decompression_ratio")
+    add("too-many-empty-streams.bz2.gz", gz(bz(b"") * 500_000), "decompression_ratio")
     add("many-empty-members.gz", gz(b"") * 20_000, "empty_file")
     add("many-empty-streams.xz", xz(b"") * 20_000, "empty_file")
     add("many-skippable-frames.zst", zstd(b"") + zstd_skippable(0) * 100_000 + zstd(XML), CONVERTED)
@@ -92,7 +94,7 @@ def three_large_windows():
     for _ in range(2):
         data = zstd(data + zstd_skippable(window), log)
     # No more than what is fair for its size.
-    return data + zstd_skippable(MIB)
+    return zstd(b"") + zstd_skippable(MIB) + data
 
 
 def packed(corpus):

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import itertools
 import lzma
 import struct
 import zlib
@@ -22,13 +23,22 @@ def zstd(data, window_log=17, checksum=None):
     """A frame of raw and run-length blocks (RFC 8878). A block of one repeated byte takes four bytes."""
     descriptor = 0 if checksum is None else 4
     frame = [b"\x28\xb5\x2f\xfd", bytes([descriptor, (window_log - 10) << 3])]
-    blocks = [data[at : at + ZSTD_BLOCK_BYTES] for at in range(0, len(data), ZSTD_BLOCK_BYTES)] or [b""]
-    for number, block in enumerate(blocks):
-        is_last = number == len(blocks) - 1
-        is_run = len(block) > 1 and block.count(block[0]) == len(block)
-        frame.append(little(len(block) << 3 | is_run << 1 | is_last, 3))
-        frame.append(block[:1] if is_run else block)
-    return b"".join(frame) + (checksum or b"")
+    for block, is_run in zstd_blocks(data):
+        frame += [little(len(block) << 3 | is_run << 1, 3), block[:1] if is_run else block]
+    return b"".join(frame) + little(1, 3) + (checksum or b"")
+
+
+def zstd_blocks(data):
+    """Pieces of the data, each with whether it is one byte again and again."""
+
+    def repeated(piece):
+        return piece[:1] if piece == piece[:1] * len(piece) else None
+
+    pieces = (data[at : at + 512] for at in range(0, len(data), 512))
+    for byte, group in itertools.groupby(pieces, repeated):
+        joined = b"".join(group)
+        for at in range(0, len(joined), ZSTD_BLOCK_BYTES):
+            yield joined[at : at + ZSTD_BLOCK_BYTES], byte is not None
 
 
 def zstd_skippable(size):

@@ -7,12 +7,12 @@ use std::cell::Cell;
 use std::io::{self, BufReader, Read};
 use std::rc::Rc;
 
-use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Error as XzError, Stream as XzStream};
 use zstd::stream::read::Decoder as ZstdDecoder;
 
+use super::bzip2::Bzip2;
 use crate::feed::limits::{Limits, RATIO_FLOOR_BYTES};
 use crate::feed::reject::{ConvertError, Reason, Rejection};
 
@@ -119,7 +119,7 @@ impl Compression {
         let input = BufReader::with_capacity(BUFFER_BYTES, input);
         let decoder: Layer<'r> = match self {
             Self::Gzip => Box::new(MultiGzDecoder::new(input)),
-            Self::Bzip2 => Box::new(MultiBzDecoder::new(input)),
+            Self::Bzip2 => Box::new(Bzip2::new(input, Rc::clone(meter))),
             Self::Zstd => {
                 let mut decoder = ZstdDecoder::with_buffer(input)?;
                 let window_log = memory.max(1).ilog2();

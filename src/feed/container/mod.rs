@@ -4,6 +4,7 @@
 //! UTF-8. Containers are told by their first bytes, never by a name, and may lie in one another. Promise: no more is given, held, or put
 //! on disk than the limits allow, over all layers and documents together.
 
+mod bzip2;
 mod layer;
 mod spool;
 mod stream;
