@@ -25,6 +25,7 @@ pub struct Limits {
     /// Decompressed bytes for each compressed one. Looked at once a file has given 16 MiB: a small one can't hurt.
     pub decompression_ratio: u64,
     /// Bytes of memory that the header of a zstd or xz file may ask for: its window or dictionary, in zstd rounded down to a power of two.
+    /// Each container in another has its own.
     pub decompressor_bytes: u64,
     /// Bytes of one zip, which is kept in a temporary file while it is read.
     pub spool_bytes: u64,

@@ -3,10 +3,13 @@
 
 use super::packing::{ZipEntry, gzip, zip, zstd_with_window};
 use super::*;
-use crate::feed::limits::RATIO_FLOOR_BYTES;
+use crate::feed::limits::{MAX_DEPTH, RATIO_FLOOR_BYTES};
 
 /// Changes one of the limits.
 type Set = fn(&mut Limits, usize);
+
+/// Makes an input with so many of what is limited.
+type Make<'m, T = String> = &'m dyn Fn(usize) -> T;
 
 /// `fitting` has what the limit of `most` allows, `passing` one more.
 #[track_caller]
@@ -31,17 +34,17 @@ fn assert_bites(
 fn records_are_counted_in_every_format() {
     let records: Set = |limits, most| limits.records = most as u64;
     let many = Reason::TooManyRecords;
-    let cases: [(&str, fn(usize) -> String); 6] = [
-        ("", |count| format!("<r>{}</r>", "<p/>".repeat(count))),
-        ("", |count| format!("[{}1]", "1,".repeat(count - 1))),
-        ("", |count| "{}\n".repeat(count)),
-        ("format = 'csv'", |count| {
+    let cases: [(&str, Make); 6] = [
+        ("", &|count| format!("<r>{}</r>", "<p/>".repeat(count))),
+        ("", &|count| format!("[{}1]", "1,".repeat(count - 1))),
+        ("", &|count| "{}\n".repeat(count)),
+        ("format = 'csv'", &|count| {
             format!("a\n{}", "1\n".repeat(count))
         }),
-        ("output = 'pretty'", |count| {
+        ("output = 'pretty'", &|count| {
             format!("<r>{}</r>", "<p/>".repeat(count))
         }),
-        ("jq = '.'", |count| {
+        ("jq = '.'", &|count| {
             format!("<r>{}</r>", "<p/>".repeat(count))
         }),
     ];
@@ -85,7 +88,7 @@ fn a_text_is_measured_as_what_it_stands_for() {
     let text_bytes: Set = |limits, most| limits.text_bytes = most;
     let x = |count| "x".repeat(count);
     let xml = |text: String| format!("<r><p><a>{text}</a></p></r>");
-    let cases: [(&str, &dyn Fn(usize) -> String); 9] = [
+    let cases: [(&str, Make); 9] = [
         ("", &|count| xml(x(count))),
         ("fields = { a = 'a' }", &|count| xml(x(count))),
         ("fields = { b = 'b' }", &|count| xml(x(count))),
@@ -137,6 +140,37 @@ fn depth_counts_the_root() {
 }
 
 #[test]
+fn the_highest_depth_fits_on_the_stack_of_a_thread() {
+    let depth: Set = |limits, most| limits.depth = most;
+    let deep = Reason::TooDeep;
+    let nested = |open: &str, close: &str, count: usize| open.repeat(count) + &close.repeat(count);
+    let xml = |count| nested("<a>", "</a>", count);
+    let arrays = |count| nested("[", "]", count);
+    let objects = |count| {
+        format!(
+            "[{}]",
+            nested("{\"a\":", "}", count - 1).replace(":}", ":1}")
+        )
+    };
+    let most = MAX_DEPTH;
+    for toml in [
+        "",
+        "fields = { a = { each = 'a' } }",
+        "jq = '.'",
+        "schema = {}",
+    ] {
+        assert_bites(depth, most, toml, xml(most), xml(most + 1), deep);
+    }
+    for toml in ["", "jq = '.'", "schema = {}"] {
+        assert_bites(depth, most, toml, arrays(most), arrays(most + 1), deep);
+        assert_bites(depth, most, toml, objects(most), objects(most + 1), deep);
+    }
+    let beside = |count| format!("[{{\"a\":{}}}]", arrays(count - 2));
+    let toml = "fields = { a = { each = 'a' } }";
+    assert_bites(depth, most, toml, beside(most), beside(most + 1), deep);
+}
+
+#[test]
 fn attributes_and_the_namespaces_in_force_are_counted() {
     let attributes: Set = |limits, most| limits.attributes = most;
     let many = Reason::TooManyAttributes;
@@ -162,7 +196,7 @@ fn attributes_and_the_namespaces_in_force_are_counted() {
 fn names_of_every_kind_are_bounded() {
     let name_bytes: Set = |limits, most| limits.name_bytes = most;
     let n = |count: usize| "n".repeat(count);
-    let cases: [(&str, &dyn Fn(usize) -> Vec<u8>); 5] = [
+    let cases: [(&str, Make<Vec<u8>>); 5] = [
         ("", &|count| format!("<r><{}/></r>", n(count)).into()),
         ("", &|count| format!("<r><p {}=''/></r>", n(count)).into()),
         ("", &|count| format!(r#"[{{"{}":1}}]"#, n(count)).into()),
