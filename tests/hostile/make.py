@@ -76,6 +76,7 @@ def bombs(corpus):
     add("many-empty-members.gz", gz(b"") * 20_000, "empty_file")
     add("many-empty-streams.xz", xz(b"") * 20_000, "empty_file")
     add("many-skippable-frames.zst", zstd(b"") + zstd_skippable(0) * 100_000 + zstd(XML), CONVERTED)
+    add("skippable-frame-first.zst", zstd_skippable(4) + zstd(XML), CONVERTED)
     add("huge-window.zst", zstd_huge_window(), "decompressor_memory")
     add("window-over-the-limit.zst", zstd(XML, window_log=27), "decompressor_memory")
     add("huge-dictionary.xz", xz_huge_dictionary(XML), "decompressor_memory")
