@@ -35,6 +35,10 @@ bench *arguments:
 bench-feed *arguments:
     cargo bench --locked --bench feed -- {{ arguments }}
 
+# convert 10 GB of generated XML in release, and check that memory stays flat; needs 7 GB in TMPDIR
+soak:
+    cargo test --locked --release --test memory -- --ignored --nocapture
+
 # licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny --all-features check

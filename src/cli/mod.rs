@@ -72,7 +72,10 @@ enum Command {
     /// Convert a local file, without Kafka and S3
     Convert(convert::Arguments),
     /// Work on feeds, without Kafka and S3
-    #[command(subcommand, after_help = "Examples:\n  feedmill feed infer partner.xml\n  feedmill feed test acme")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  feedmill feed infer partner.xml\n  feedmill feed test acme"
+    )]
     Feed(feed::Command),
     /// Make and check the Kafka topics
     #[command(subcommand, after_help = "Example: feedmill topics create")]

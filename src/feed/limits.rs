@@ -11,15 +11,21 @@ pub struct Limits {
     /// Bytes of one record: as it stands in the file, as it is held, and as JSON. Outside records it bounds a single piece of markup.
     /// Memory use is a small multiple of it. At most 1 GiB.
     pub record_bytes: usize,
+    /// Records of the whole file, those rejected included.
+    pub records: u64,
+    /// Bytes of one text: what stands between two tags, an attribute's value, a JSON string or number, a cell. References and escapes are
+    /// counted as what they stand for; none of them stands for more bytes than it has.
+    pub text_bytes: usize,
     /// Elements, or JSON arrays and objects, inside each other. At most 1,000.
     pub depth: usize,
-    /// Attributes of one element.
+    /// Attributes of one element, and namespace declarations in force at one place.
     pub attributes: usize,
     /// Bytes of one element name, attribute name, JSON key or name of a zip entry.
     pub name_bytes: usize,
     /// Decompressed bytes for each compressed one. Looked at once a file has given 16 MiB: a small one can't hurt.
     pub decompression_ratio: u64,
     /// Bytes of memory that the header of a zstd or xz file may ask for: its window or dictionary, in zstd rounded down to a power of two.
+    /// Each container in another has its own.
     pub decompressor_bytes: u64,
     /// Bytes of one zip, which is kept in a temporary file while it is read.
     pub spool_bytes: u64,
@@ -53,6 +59,10 @@ impl Default for Limits {
         Self {
             file_bytes: 16 << 30,
             record_bytes: 16 << 20,
+            // The largest product feeds have some ten million.
+            records: 100_000_000,
+            // A picture in Base64, not a description.
+            text_bytes: 8 << 20,
             depth: 128,
             attributes: 256,
             name_bytes: 1_024,

@@ -145,6 +145,11 @@ impl<'p> Scopes<'p> {
         });
     }
 
+    /// How many declarations are in force. Each name is compared with all of them at worst.
+    pub fn len(&self) -> usize {
+        self.declarations.len()
+    }
+
     /// Forgets what the element at `depth` declared.
     pub fn leave(&mut self, depth: usize) {
         while self

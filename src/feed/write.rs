@@ -13,7 +13,7 @@ use super::batch::{Batches, Done};
 use super::encode::Encoder;
 use super::limits::Limits;
 use super::progress::Progress;
-use super::reject::{ConvertError, Place, Rejection};
+use super::reject::{ConvertError, Place, Reason, Rejection};
 use super::rejects::Rejects;
 use super::spec::OutputFormat;
 use super::steps::Outputs;
@@ -111,6 +111,7 @@ impl<'w> Records<'w> {
         &mut self,
         write: impl FnOnce(&mut Record<'_>) -> Result<(), ConvertError>,
     ) -> Result<(), ConvertError> {
+        self.check_count()?;
         if self.batches.is_some() {
             return self.add_to_batch(write);
         }
@@ -127,6 +128,16 @@ impl<'w> Records<'w> {
         }
         self.taken += 1;
         self.end_record()
+    }
+
+    /// Whether the file may have one more record.
+    fn check_count(&self) -> Result<(), Box<Rejection>> {
+        let most = self.limits.records;
+        if self.taken == most {
+            let message = format!("the file has more than {most} records");
+            return Err(Rejection::because(Reason::TooManyRecords, message));
+        }
+        Ok(())
     }
 
     fn add_pretty(
@@ -280,6 +291,11 @@ impl<'w> Records<'w> {
     /// Leaves the record in hand out, if the error is about it alone and not one too many; otherwise gives the error back.
     pub fn reject(&mut self, error: ConvertError) -> Result<(), ConvertError> {
         self.place = None;
+        if let ConvertError::Rejected(rejection) = &error
+            && rejection.reason.is_of_record()
+        {
+            self.check_count()?;
+        }
         match (error, &mut self.batches) {
             (ConvertError::Rejected(rejection), Some(batches))
                 if rejection.reason.is_of_record() =>

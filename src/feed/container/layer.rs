@@ -7,13 +7,13 @@ use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::rc::Rc;
 
-use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Error as XzError, Stream as XzStream};
 use zstd::stream::read::Decoder as ZstdDecoder;
 
 use super::ahead::{Ahead, CHUNK_BYTES, Chunks};
+use super::bzip2::Bzip2;
 use crate::feed::limits::{Limits, RATIO_FLOOR_BYTES};
 use crate::feed::progress::Progress;
 use crate::feed::reject::{ConvertError, Reason, Rejection};
@@ -143,7 +143,13 @@ impl Compression {
         let memory = meter.limits.decompressor_bytes;
         let decoder: Layer<'r> = match ahead {
             true => self.decode_ahead(Chunks::new(input), memory)?,
-            false => self.decode(BufReader::with_capacity(BUFFER_BYTES, input), memory)?,
+            false => {
+                let (input, meter) = (
+                    BufReader::with_capacity(BUFFER_BYTES, input),
+                    Rc::clone(meter),
+                );
+                self.decode(input, move |_| meter.input_bytes(), memory)?
+            }
         };
         let meter = Rc::clone(meter);
         Ok(Box::new(Unpacked::new(decoder, self.corrupt(), meter)))
@@ -153,17 +159,23 @@ impl Compression {
         let first = input.next(Vec::new())?;
         if first.len() < CHUNK_BYTES {
             let rest = BufReader::with_capacity(BUFFER_BYTES, input);
-            return self.decode(Cursor::new(first).chain(rest), memory);
+            return self.decode(Cursor::new(first).chain(rest), own_bytes, memory);
         }
-        let decoder = move |compressed| self.decode(compressed, memory);
+        let decoder = move |compressed| self.decode(compressed, own_bytes, memory);
         Ok(Box::new(Ahead::start(first, input, decoder)?))
     }
 
-    /// Each of them takes several members, streams or frames for one; what else follows is damage.
-    fn decode<'r>(self, input: impl BufRead + 'r, memory: u64) -> io::Result<Layer<'r>> {
+    /// Each of them takes several members, streams or frames for one; what else follows is damage. `callers_bytes` tells how many bytes of the
+    /// caller's input have been used, given how many of its own the decoder has used.
+    fn decode<'r>(
+        self,
+        input: impl BufRead + 'r,
+        callers_bytes: impl Fn(u64) -> u64 + 'r,
+        memory: u64,
+    ) -> io::Result<Layer<'r>> {
         Ok(match self {
             Self::Gzip => Box::new(MultiGzDecoder::new(input)),
-            Self::Bzip2 => Box::new(MultiBzDecoder::new(input)),
+            Self::Bzip2 => Box::new(Bzip2::new(input, callers_bytes)),
             Self::Zstd => {
                 let mut decoder = ZstdDecoder::with_buffer(input)?;
                 let window_log = memory.max(1).ilog2();
@@ -185,6 +197,11 @@ impl Compression {
             Self::Xz => Reason::CorruptXz,
         }
     }
+}
+
+/// Only the outermost container is decompressed ahead of the reader: its bytes are the caller's.
+fn own_bytes(bytes: u64) -> u64 {
+    bytes
 }
 
 /// What a decompressor gives, counted, and its errors named.

@@ -5,6 +5,7 @@
 //! on disk than the limits allow, over all layers and documents together.
 
 mod ahead;
+mod bzip2;
 mod layer;
 mod spool;
 mod stream;
@@ -17,7 +18,7 @@ use std::rc::Rc;
 
 use encoding_rs::Encoding;
 use layer::{Compression, Counted, Layer, Meter};
-pub use stream::{Stream, too_large};
+pub use stream::{Stream, check_text, too_large};
 use zip::Zip;
 
 use super::encoding;
@@ -38,9 +39,11 @@ enum Kind {
 }
 
 /// Magic bytes, and where they stand.
-const MAGIC: [(usize, &[u8], Kind); 16] = [
+const MAGIC: [(usize, &[u8], Kind); 17] = [
     (0, b"\x1f\x8b", Kind::Stream(Compression::Gzip)),
     (0, b"\x28\xb5\x2f\xfd", Kind::Stream(Compression::Zstd)),
+    // The skippable frame that pzstd begins with.
+    (0, b"\x50\x2a\x4d\x18", Kind::Stream(Compression::Zstd)),
     // An empty zip has no entry to begin with.
     (0, b"PK\x03\x04", Kind::Zip),
     (0, b"PK\x05\x06", Kind::Zip),

@@ -191,6 +191,15 @@ impl BufRead for Stream<'_> {
     }
 }
 
+/// A text that passes `text_bytes`.
+pub fn check_text(bytes: usize, limits: &Limits) -> Result<(), Box<Rejection>> {
+    if bytes > limits.text_bytes {
+        let message = format!("a text has more than {} bytes", limits.text_bytes);
+        return Err(Rejection::because(Reason::TextTooLong, message));
+    }
+    Ok(())
+}
+
 /// A record that passes `record_bytes`, in whichever form.
 pub fn too_large(limits: &Limits) -> Box<Rejection> {
     Rejection::because(

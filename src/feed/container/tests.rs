@@ -56,6 +56,24 @@ fn several_members_are_one_stream() {
 }
 
 #[test]
+fn many_bzip2_streams_may_not_be_tiny() {
+    let empty = bzip2(b"");
+    let few = empty.repeat(1_000);
+    assert_eq!(decoded(&few), "");
+    assert_eq!(
+        reason(&*[&few[..], &empty].concat(), &Limits::default()),
+        Reason::DecompressionRatio
+    );
+    // A thousand short ones more do not matter where most are long.
+    let noise: String = (0..400_000u32)
+        .map(|n| n.wrapping_mul(n).to_string())
+        .collect();
+    let long = bzip2(noise.as_bytes());
+    let text = decoded(&[&long[..], &few, &empty].concat());
+    assert_eq!(text, noise);
+}
+
+#[test]
 fn damaged_or_cut_is_a_rejection_wherever_it_is_cut() {
     let text = b"a longer text, a longer text, another text".repeat(20);
     for (pack, corrupt, magic) in COMPRESSIONS {

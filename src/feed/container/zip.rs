@@ -24,6 +24,9 @@ use crate::feed::reject::{ConvertError, Reason, Rejection, excerpt};
 /// Names that archivers of desktops add beside what was meant to be sent.
 const LITTER: [&[u8]; 2] = [b".DS_Store", b"Thumbs.db"];
 
+/// The part of every Office file (ECMA-376, part 2, section 7.2.3). Its other parts are XML, but none of it is a feed.
+const OFFICE_PART: &[u8] = b"[Content_Types].xml";
+
 type Archive = ZipArchive<Rc<Spool>>;
 
 /// A zip, open, its files in the order of the directory.
@@ -96,6 +99,9 @@ fn files(
         if ranges.len() == limits.zip_entries {
             let message = format!("a zip has more than {} entries", limits.zip_entries);
             return Err(Rejection::because(Reason::TooManyEntries, message).into());
+        }
+        if entry.file_path().as_bytes() == OFFICE_PART {
+            return Err(unsupported("an Office file (xlsx, docx or the like)").into());
         }
         let range = check(archive, &entry, limits)
             .and_then(|range| {

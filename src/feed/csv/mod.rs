@@ -12,7 +12,7 @@ pub use rows::Rows;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::container::Stream;
+use super::container::{Stream, too_large};
 use super::fields::{Capture, Content, StepId};
 use super::limits::Limits;
 use super::reject::{ConvertError, Reason, Rejection};
@@ -20,6 +20,9 @@ use super::write::{Records, json_string};
 
 /// How much of a file is looked at for its dialect.
 const SNIFF_BYTES: usize = 64 << 10;
+
+/// What a column takes beside its name: the name and the key as strings, and the set that finds repeated names.
+const COLUMN_BYTES: usize = 128;
 
 /// The beginning of a file, for [`GivenDialect::fits`].
 pub fn head<'a>(stream: &'a mut Stream<'_>) -> Result<Head<'a>, ConvertError> {
@@ -61,7 +64,7 @@ pub fn convert<'p>(
 ) -> Result<(), ConvertError> {
     let mut rows = rows(given, limits, stream)?;
     let columns = header(given, limits, &mut rows)
-        .and_then(|names| Ok((Columns::new(&names, capture)?, names.len())))
+        .and_then(|names| Ok((Columns::new(&names, capture, limits)?, names.len())))
         .map_err(|error| locate(error, None, &mut rows));
     let (mut columns, count) = columns?;
     loop {
@@ -94,13 +97,13 @@ enum Columns<'p> {
 }
 
 impl<'p> Columns<'p> {
-    fn new(names: &[String], capture: Option<Capture<'p>>) -> Result<Self, Box<Rejection>> {
+    fn new(
+        names: &[String],
+        capture: Option<Capture<'p>>,
+        limits: &Limits,
+    ) -> Result<Self, Box<Rejection>> {
         let Some(mut capture) = capture else {
-            let key = |(index, name): (usize, &String)| {
-                let before = if index == 0 { "{" } else { "\"," };
-                format!("{before}{}:\"", json_string(name))
-            };
-            return Ok(Self::Whole(names.iter().enumerate().map(key).collect()));
+            return keys(names, limits).map(Self::Whole);
         };
         capture.reset();
         let Some(record) = capture.find_key("") else {
@@ -125,6 +128,22 @@ impl<'p> Columns<'p> {
         }
         Ok(Self::Fields { capture, asked })
     }
+}
+
+/// What stands before each cell in a record. All of it is in every record, so it may not have more bytes than one.
+fn keys(names: &[String], limits: &Limits) -> Result<Vec<String>, Box<Rejection>> {
+    let mut keys = Vec::with_capacity(names.len());
+    let mut bytes = 0;
+    for (index, name) in names.iter().enumerate() {
+        let before = if index == 0 { "{" } else { "\"," };
+        let key = format!("{before}{}:\"", json_string(name));
+        bytes += key.len();
+        if bytes > limits.record_bytes {
+            return Err(too_large(limits));
+        }
+        keys.push(key);
+    }
+    Ok(keys)
 }
 
 /// The steps of a path that reads as the column's name, slashes included.
@@ -169,6 +188,9 @@ fn header(
         let name = row.cell(column)?;
         let name = if given.trim { name.trim() } else { name };
         check_name(name, column, limits)?;
+        if (column + 1) * COLUMN_BYTES > limits.record_bytes {
+            return Err(too_large(limits).into());
+        }
         if !seen.insert(name) {
             let message =
                 format!("two columns have the name {name:?}; `csv.columns` can tell them apart");

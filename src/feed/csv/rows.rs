@@ -7,7 +7,7 @@ use csv_core::{ReadRecordResult, Reader};
 use simdutf8::compat::from_utf8;
 
 use super::dialect::Dialect;
-use crate::feed::container::{Stream, too_large};
+use crate::feed::container::{Stream, check_text, too_large};
 use crate::feed::limits::Limits;
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection, excerpt};
 
@@ -94,7 +94,10 @@ impl<'s, 'r> Rows<'s, 'r> {
                 // Never more than was read, which the stream bounds.
                 ReadRecordResult::OutputFull => self.text.resize(2 * self.text.len(), 0),
                 ReadRecordResult::OutputEndsFull => self.more_cells()?,
-                ReadRecordResult::Record => return Ok(true),
+                ReadRecordResult::Record => {
+                    self.check_cells()?;
+                    return Ok(true);
+                }
                 ReadRecordResult::End => return Ok(false),
             }
         }
@@ -194,6 +197,16 @@ impl<'s, 'r> Rows<'s, 'r> {
             };
             self.stream.consume(skipped);
         }
+    }
+
+    fn check_cells(&self) -> Result<(), Box<Rejection>> {
+        if self.text_len <= self.limits.text_bytes {
+            return Ok(());
+        }
+        let ends = &self.ends[..self.cells];
+        let starts = [0].iter().chain(ends);
+        let longest = starts.zip(ends).map(|(start, end)| end - start).max();
+        check_text(longest.unwrap_or(0), self.limits)
     }
 
     /// Room for the ends of cells is charged against the record's limit, too: an empty cell is one byte in the file.

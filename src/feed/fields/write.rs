@@ -1,10 +1,12 @@
 //! The values of a record to its JSON object, in the order of the configuration.
 
 use indexmap::IndexMap;
+use indexmap::map::Entry;
 
 use super::capture::{Capture, Frame, Slot};
 use super::value::{self, Kind};
 use super::{Joined, Keyed, Origin, Output, Scalar, Template};
+use crate::feed::container::too_large;
 use crate::feed::reject::{ConvertError, Reason, Rejection};
 use crate::feed::write::Record;
 
@@ -135,8 +137,16 @@ impl Capture<'_> {
         record: &mut Record<'_>,
     ) -> Result<(), ConvertError> {
         let mut values = IndexMap::new();
+        let mut key_bytes = 0;
         for item in self.frames(frame, keyed.slot) {
-            values.entry(self.key(keyed, item)?).or_insert(item);
+            if let Entry::Vacant(entry) = values.entry(self.key(keyed, item)?) {
+                key_bytes += entry.key().len();
+                entry.insert(item);
+            }
+            // All of them are written, and held until then.
+            if key_bytes > self.limits().record_bytes {
+                return Err(too_large(self.limits()).into());
+            }
         }
         record.raw("{")?;
         for (index, (key, item)) in values.into_iter().enumerate() {

@@ -4,7 +4,7 @@
 //! passed is JSON (RFC 8259) without exceptions, wherever it stands and whether it is kept or not; numbers keep their exact text,
 //! strings are decoded and written again in one canonical form; nothing is held but one string.
 
-use crate::feed::container::Stream;
+use crate::feed::container::{Stream, check_text};
 use crate::feed::limits::Limits;
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection};
 use crate::feed::window::Window;
@@ -169,7 +169,7 @@ impl<'s, 'r> Scanner<'s, 'r> {
         }
         let mut key = std::mem::take(&mut self.scratch);
         key.clear();
-        self.string(&mut key)?;
+        self.quoted(&mut key)?;
         if key.len() > self.limits.name_bytes {
             let message = format!("a key has more than {} bytes", self.limits.name_bytes);
             return Err(Rejection::because(Reason::NameTooLong, message)
@@ -247,6 +247,7 @@ impl<'s, 'r> Scanner<'s, 'r> {
             }
             self.take_all(len)?;
         }
+        check_text(out.len() - start, self.limits)?;
         let word = &out[start..];
         if matches!(word, "true" | "false" | "null") || is_number(word) {
             return Ok(());
@@ -262,6 +263,13 @@ impl<'s, 'r> Scanner<'s, 'r> {
 
     /// Takes a string and appends what it stands for.
     pub fn string(&mut self, out: &mut String) -> Result<(), ConvertError> {
+        let start = out.len();
+        self.quoted(out)?;
+        Ok(check_text(out.len() - start, self.limits)?)
+    }
+
+    /// A string, or a key.
+    fn quoted(&mut self, out: &mut String) -> Result<(), ConvertError> {
         self.expect(b'"')?;
         loop {
             let rest = self.window.rest();

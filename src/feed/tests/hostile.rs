@@ -11,6 +11,8 @@ use super::*;
 const SMALL: Limits = Limits {
     file_bytes: 16 << 30,
     record_bytes: 64 << 10,
+    records: 10_000_000,
+    text_bytes: 64 << 10,
     depth: 16,
     attributes: 8,
     name_bytes: 100,

@@ -6,6 +6,7 @@ mod encodings;
 mod fields;
 mod hostile;
 mod json;
+mod limits;
 pub mod packing;
 mod properties;
 mod records;

@@ -1,10 +1,12 @@
 //! The attributes of an opening tag.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::events::check_length;
 use super::malformed;
 use super::text::{attribute_value, is_name_byte, is_name_start, is_space};
+use crate::feed::container::check_text;
 use crate::feed::limits::Limits;
 use crate::feed::reject::{Reason, Rejection};
 
@@ -18,7 +20,7 @@ pub struct Attributes<'a> {
     limits: &'a Limits,
     count: usize,
     first_names: [&'a str; FEW],
-    other_names: Vec<&'a str>,
+    other_names: HashSet<&'a str>,
 }
 
 impl<'a> Attributes<'a> {
@@ -30,7 +32,7 @@ impl<'a> Attributes<'a> {
             limits,
             count: 0,
             first_names: [""; FEW],
-            other_names: Vec::new(),
+            other_names: HashSet::new(),
         }
     }
 
@@ -58,7 +60,9 @@ impl<'a> Attributes<'a> {
         };
         let value_end = value_start + value_len;
         self.rest = &begin[value_end + 1..];
-        Ok((name, attribute_value(&begin[value_start..value_end])?))
+        let value = attribute_value(&begin[value_start..value_end])?;
+        check_text(value.len(), self.limits)?;
+        Ok((name, value))
     }
 
     fn check(&mut self, name: &'a str) -> Result<(), Box<Rejection>> {
@@ -74,12 +78,13 @@ impl<'a> Attributes<'a> {
             return Err(malformed("not a name").with_excerpt(self.rest.as_bytes()));
         }
         let first_names = &self.first_names[..self.count.min(FEW)];
-        if first_names.contains(&name) || self.other_names.contains(&name) {
-            return Err(malformed("an attribute is repeated").with_excerpt(name.as_bytes()));
-        }
+        let mut is_repeated = first_names.contains(&name);
         match self.first_names.get_mut(self.count) {
             Some(first) => *first = name,
-            None => self.other_names.push(name),
+            None => is_repeated |= !self.other_names.insert(name),
+        }
+        if is_repeated {
+            return Err(malformed("an attribute is repeated").with_excerpt(name.as_bytes()));
         }
         self.count += 1;
         Ok(())

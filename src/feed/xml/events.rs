@@ -12,7 +12,7 @@ use quick_xml::events::{BytesDecl, BytesStart};
 use super::attributes::Attributes;
 use super::tokens::{Piece, Tokens};
 use super::{malformed, text};
-use crate::feed::container::{HEAD_BYTES, Stream};
+use crate::feed::container::{HEAD_BYTES, Stream, check_text};
 use crate::feed::limits::Limits;
 use crate::feed::names::{NameTest, Namespace, Scopes};
 use crate::feed::reject::{ConvertError, Place, Reason, Rejection, excerpt};
@@ -39,6 +39,8 @@ pub struct Events<'s, 'r> {
     is_declared: bool,
     /// Text that does not stand in the document as it is meant.
     scratch: String,
+    /// Bytes of the text in hand so far, which may be in several pieces.
+    text_bytes: usize,
 }
 
 impl<'s, 'r> Events<'s, 'r> {
@@ -51,6 +53,7 @@ impl<'s, 'r> Events<'s, 'r> {
             has_root: false,
             is_declared: false,
             scratch: String::new(),
+            text_bytes: 0,
         }
     }
 
@@ -87,6 +90,8 @@ impl<'s, 'r> Events<'s, 'r> {
                 let name = inside(self.tokens.str(), "&", ";");
                 self.scratch.clear();
                 self.scratch.push_str(&text::reference(name)?);
+                self.text_bytes += self.scratch.len();
+                check_text(self.text_bytes, self.limits)?;
                 Ok(Token::Text(&self.scratch))
             }
             Piece::Declaration => self.declare(),
@@ -119,6 +124,7 @@ impl<'s, 'r> Events<'s, 'r> {
             return Err(Rejection::because(Reason::TooDeep, message).into());
         }
         self.has_root = true;
+        self.text_bytes = 0;
         let content = inside(self.tokens.str(), "<", if is_empty { "/>" } else { ">" });
         let name_len = self.tokens.name_len();
         let (name, attributes) = content.split_at(name_len);
@@ -137,17 +143,21 @@ impl<'s, 'r> Events<'s, 'r> {
     #[inline]
     fn text(&mut self, before: &str, after: &str) -> Result<Token<'_>, ConvertError> {
         let raw = inside(self.tokens.str(), before, after);
-        Ok(Token::Text(match text::clean(raw)? {
+        let text = match text::clean(raw)? {
             Cow::Borrowed(clean) => clean,
             Cow::Owned(clean) => {
                 self.scratch = clean;
                 &self.scratch
             }
-        }))
+        };
+        self.text_bytes += text.len();
+        check_text(self.text_bytes, self.limits)?;
+        Ok(Token::Text(text))
     }
 
     #[inline]
     fn close(&mut self) -> Result<(), ConvertError> {
+        self.text_bytes = 0;
         let name = inside(self.tokens.str(), "</", ">");
         let Some(start) = self.open.pop() else {
             return Err(malformed("an end tag without its start").into());

@@ -240,6 +240,11 @@ impl<'a, 'p, 'w, M: Mapping> Walk<'a, 'p, 'w, M> {
                 self.scopes.declare(self.depth, prefix, &uri);
             }
         }
+        let most = self.source.limits.attributes;
+        if self.scopes.len() > most {
+            let message = format!("more than {most} namespace declarations are in force");
+            return Err(Rejection::because(Reason::TooManyAttributes, message));
+        }
         Ok(())
     }
 

@@ -6,16 +6,21 @@ use quick_xml::escape::resolve_predefined_entity;
 
 use crate::feed::reject::{Reason, Rejection};
 
+/// What U+FFFE and U+FFFF begin with in UTF-8, as do some four thousand characters before them.
+const LAST_OF_PLANE: u8 = 0xef;
+
 /// Text or CDATA with its line ends normalised (XML 1.0, section 2.11) and without characters XML does not have (section 2.2).
 #[inline]
 pub fn clean(raw: &str) -> Result<Cow<'_, str>, Box<Rejection>> {
-    let is_plain = |byte: u8| byte >= b' ' || byte == b'\n' || byte == b'\t';
+    let is_plain =
+        |byte: u8| (byte >= b' ' || byte == b'\n' || byte == b'\t') && byte != LAST_OF_PLANE;
     // Folded rather than searched, so that it runs at the speed of memory.
     if raw.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         return Ok(Cow::Borrowed(raw));
     }
     match raw.chars().find(|&c| !is_xml_char(c)) {
         Some(c) => Err(illegal(c).with_excerpt(raw.as_bytes())),
+        None if !raw.contains('\r') => Ok(Cow::Borrowed(raw)),
         None => Ok(Cow::Owned(raw.replace("\r\n", "\n").replace('\r', "\n"))),
     }
 }
@@ -57,7 +62,7 @@ fn character(number: &str) -> Result<char, Box<Rejection>> {
 
 /// An attribute's value, normalised as CDATA (XML 1.0, section 3.3.3): each white space is a space, references are resolved.
 pub fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Box<Rejection>> {
-    let is_plain = |byte: u8| byte >= b' ' && byte != b'&';
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'&' && byte != LAST_OF_PLANE;
     if raw.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         return Ok(Cow::Borrowed(raw));
     }
@@ -133,8 +138,13 @@ mod tests {
     #[test]
     fn line_ends_become_one_newline_and_control_characters_are_refused() {
         assert_eq!(clean("a\r\nb\rc\n\td").unwrap(), "a\nb\nc\n\td");
-        for text in ["\0", "a\u{1}", "\u{b}"] {
+        for text in ["\0", "a\u{1}", "\u{b}", "a\u{ffff}", "\u{fffe}"] {
             assert_eq!(clean(text).unwrap_err().reason, Reason::MalformedXml);
+            assert!(attribute_value(text).is_err());
+        }
+        for text in ["\u{fffd}", "！", "\u{10ffff}", "\u{feff}"] {
+            assert_eq!(clean(text).unwrap(), text);
+            assert_eq!(attribute_value(text).unwrap(), text);
         }
     }
 
