@@ -9,16 +9,21 @@ use crate::feed::reject::{Reason, Rejection};
 /// Text or CDATA with its line ends normalised (XML 1.0, section 2.11) and without characters XML does not have (section 2.2).
 #[inline]
 pub fn clean(raw: &str) -> Result<Cow<'_, str>, Box<Rejection>> {
-    let is_plain = |byte: u8| byte >= b' ' || byte == b'\n' || byte == b'\t';
+    let is_plain =
+        |byte: u8| (byte >= b' ' && byte != NONCHARACTER_BYTE) || byte == b'\n' || byte == b'\t';
     // Folded rather than searched, so that it runs at the speed of memory.
     if raw.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         return Ok(Cow::Borrowed(raw));
     }
     match raw.chars().find(|&c| !is_xml_char(c)) {
         Some(c) => Err(illegal(c).with_excerpt(raw.as_bytes())),
+        None if !raw.contains('\r') => Ok(Cow::Borrowed(raw)),
         None => Ok(Cow::Owned(raw.replace("\r\n", "\n").replace('\r', "\n"))),
     }
 }
+
+/// The first byte of U+FFFE and U+FFFF, which XML has not, and of the 4,094 characters before them.
+const NONCHARACTER_BYTE: u8 = 0xef;
 
 /// What `&name;` stands for: one of the five predefined entities or a character, and nothing else.
 pub fn reference(name: &str) -> Result<Cow<'static, str>, Box<Rejection>> {
@@ -57,7 +62,7 @@ fn character(number: &str) -> Result<char, Box<Rejection>> {
 
 /// An attribute's value, normalised as CDATA (XML 1.0, section 3.3.3): each white space is a space, references are resolved.
 pub fn attribute_value(raw: &str) -> Result<Cow<'_, str>, Box<Rejection>> {
-    let is_plain = |byte: u8| byte >= b' ' && byte != b'&';
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'&' && byte != NONCHARACTER_BYTE;
     if raw.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         return Ok(Cow::Borrowed(raw));
     }
@@ -133,8 +138,21 @@ mod tests {
     #[test]
     fn line_ends_become_one_newline_and_control_characters_are_refused() {
         assert_eq!(clean("a\r\nb\rc\n\td").unwrap(), "a\nb\nc\n\td");
-        for text in ["\0", "a\u{1}", "\u{b}"] {
+        for text in [
+            "\0",
+            "a\u{1}",
+            "\u{b}",
+            "\u{fffe}",
+            "a\u{ffff}",
+            "\r\u{ffff}",
+        ] {
             assert_eq!(clean(text).unwrap_err().reason, Reason::MalformedXml);
+            let in_attribute = attribute_value(text).unwrap_err();
+            assert_eq!(in_attribute.reason, Reason::MalformedXml);
+        }
+        for text in ["\u{fffd}", "\u{feff}", "\u{ff0c}", "\u{f000}", "\u{1ffff}"] {
+            assert_eq!(clean(text).unwrap(), text);
+            assert_eq!(attribute_value(text).unwrap(), text);
         }
     }
 
