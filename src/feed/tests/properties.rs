@@ -35,7 +35,7 @@ const CSV_FIELDS: &str =
 const TSV: &str = "format = 'tsv'\nmax_rejected = '50%'";
 const TSV_FIELDS: &str = "format = 'tsv'\nfields = { t = { path = 'a text', trim = true } }";
 
-fn xml(records: usize) -> String {
+pub fn xml(records: usize) -> String {
     let record = |n: usize| {
         let record = format!(
             "<p id='{n}&amp;'><h:a>\u{1f600}\r\n{n}</h:a><!-- <p> --><b><c><![CDATA[<i>æ]]></c></b>&#xE6;<n>0{n}.50</n><?p i?>\n<h:a/></p>\n"
@@ -61,7 +61,7 @@ fn json_records(records: usize) -> Vec<String> {
     (0..records).map(record).collect()
 }
 
-fn json(records: usize) -> String {
+pub fn json(records: usize) -> String {
     let records = json_records(records);
     format!(
         "{{\"v\": 1, \"x\": {{\"items\" : [\n{}\n]}}, \"y\": {{\"k\": [1, 2], \"l\": {{}}}}}} ",
@@ -69,7 +69,7 @@ fn json(records: usize) -> String {
     )
 }
 
-fn csv(records: usize) -> String {
+pub fn csv(records: usize) -> String {
     let record = |n: usize| {
         format!(
             "{n};\"two\r\nlines, \"\"{n}\"\"\";æ\u{1f600};\r\n{}",
@@ -81,7 +81,7 @@ fn csv(records: usize) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn any_split_of_the_input_gives_the_same_output(

@@ -89,20 +89,30 @@ fn written(value: &Value, styles: &mut Styles) -> String {
     format!("{}{inside}{}", space(styles), space(styles))
 }
 
+/// RFC 8259, section 7. Only the slash may also stand as it is.
+const ESCAPES: [(char, char); 8] = [
+    ('"', '"'),
+    ('\\', '\\'),
+    ('/', '/'),
+    ('\u{8}', 'b'),
+    ('\u{c}', 'f'),
+    ('\n', 'n'),
+    ('\r', 'r'),
+    ('\t', 't'),
+];
+
 /// A string whose characters stand as they are, in short escapes or in long ones.
 fn quoted(text: &str, styles: &mut Styles) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
-        let must_be_escaped = c < ' ' || c == '"' || c == '\\';
-        match c {
-            _ if styles.pick(4) == 0 || (must_be_escaped && !"\"\\\n\t".contains(c)) => {
+        let short = ESCAPES.iter().find(|(escaped, _)| *escaped == c);
+        let must_be_escaped = c < ' ' || (short.is_some() && c != '/');
+        match short {
+            Some((_, letter)) if styles.pick(3) > 0 => quoted.extend(['\\', *letter]),
+            _ if must_be_escaped || styles.pick(4) == 0 => {
                 let units = c.encode_utf16(&mut [0; 2]).to_vec();
                 quoted.extend(units.iter().map(|unit| format!("\\u{unit:04X}")));
             }
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
-            '"' | '\\' => quoted.extend(['\\', c]),
-            '/' if styles.pick(2) == 0 => quoted.push_str("\\/"),
             _ => quoted.push(c),
         }
     }

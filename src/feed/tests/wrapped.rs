@@ -4,12 +4,13 @@ use encoding_rs::Encoding;
 use proptest::prelude::*;
 
 use super::packing::{ZipEntry, bzip2, gzip, xz, zip, zip_of_one, zip64, zstd};
-use super::properties::Pieces;
+use super::properties::{self, Pieces};
 use super::*;
 
 type Pack = fn(&[u8]) -> Vec<u8>;
 
 const CONTAINERS: [Pack; 7] = [gzip, zstd, bzip2, xz, zip_of_one, stored_zip64, members];
+const MEMBERS: usize = 6;
 
 fn stored_zip64(bytes: &[u8]) -> Vec<u8> {
     zip64(&[ZipEntry::stored("a", bytes)])
@@ -55,17 +56,17 @@ fn sizes() -> impl Strategy<Value = Vec<usize>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn containers_decide_nothing_and_a_cut_one_is_refused(
-        packs in prop::collection::vec(prop::sample::select(CONTAINERS.to_vec()), 1..4),
+        packs in prop::collection::vec(0..CONTAINERS.len(), 1..4),
         (toml, text) in prop::sample::select(FILES.to_vec()),
         sizes in sizes(),
         cut: prop::sample::Index,
     ) {
         let plan = plan_within(Limits::default(), toml);
-        let packed = packs.iter().fold(text.as_bytes().to_vec(), |bytes, pack| pack(&bytes));
+        let packed = packs.iter().fold(text.as_bytes().to_vec(), |bytes, &pack| CONTAINERS[pack](&bytes));
         let pieces = |bytes| Pieces { rest: bytes, sizes: sizes.clone(), next: 0 };
         prop_assert_eq!(run(&plan, pieces(&packed)), run(&plan, text.as_bytes()));
         let cut = &packed[..cut.index(packed.len())];
@@ -73,7 +74,7 @@ proptest! {
         prop_assert_eq!(run(&plan, pieces(cut)), outcome.clone());
         // Between two members nobody can tell.
         if outcome.is_ok() {
-            prop_assert_eq!(packs.last().copied() as Option<Pack>, Some(members as Pack));
+            prop_assert_eq!(packs.last(), Some(&MEMBERS));
         }
     }
 
@@ -113,5 +114,43 @@ proptest! {
         let pieces = Pieces { rest: &zip, sizes, next: 0 };
         let output = run(&plan_within(Limits::default(), "output = 'lines'"), pieces).unwrap();
         prop_assert!(output.lines().eq(alone.iter().map(String::as_str)), "{}", output);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// Longer than all buffers on the way.
+    #[test]
+    fn large_files_are_wrapped_like_small_ones(
+        format in 0..3usize,
+        form in 0..5usize,
+        pack in prop::sample::select(CONTAINERS.to_vec()),
+        sizes in prop::collection::vec(prop_oneof![1..200usize, 1..70_000usize], 1..20),
+        cut: prop::sample::Index,
+    ) {
+        let text = match (form, format) {
+            // In windows-874 it is a third of what it is in UTF-8.
+            (4, _) => format!("<r>{}</r>", "<p>กขฃคฅฆงจฉชซฌญฎฏ</p>".repeat(8_000)),
+            (_, 0) => properties::xml(4_000),
+            (_, 1) => properties::json(4_000),
+            _ => properties::csv(8_000),
+        };
+        let encoded = match form {
+            0 => text.clone().into_bytes(),
+            1 => utf_16(&text, true, true),
+            2 => utf_16(&text, false, false),
+            3 => encoded(&text, "gb18030"),
+            _ => encoded(&text, "windows-874"),
+        };
+        let toml = ["", "", "", "encoding = 'gb18030'", "encoding = 'windows-874'"][form];
+        let plan = plan_within(Limits::default(), toml);
+        let utf_8 = run(&plan_within(Limits::default(), ""), text.as_bytes());
+        let packed = pack(&encoded);
+        let pieces = |bytes| Pieces { rest: bytes, sizes: sizes.clone(), next: 0 };
+        prop_assert_eq!(run(&plan, pieces(&packed)), utf_8);
+        for cut in [&packed[..cut.index(packed.len())], &encoded[..cut.index(encoded.len())]] {
+            prop_assert_eq!(run(&plan, pieces(cut)), run(&plan, cut));
+        }
     }
 }
