@@ -35,6 +35,10 @@ bench *arguments:
 bench-feed *arguments:
     cargo bench --locked --bench feed -- {{ arguments }}
 
+# fuzz the conversion engine: all targets for a minute each, or `just fuzz csv 600`; --help names them
+fuzz *arguments:
+    fuzz/run {{ arguments }}
+
 # licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny --all-features check
