@@ -39,6 +39,10 @@ bench-feed *arguments:
 soak:
     cargo test --locked --release --test memory -- --ignored --nocapture
 
+# fuzz the conversion engine: all targets for a minute each, or `just fuzz csv 600`; --help names them
+fuzz *arguments:
+    fuzz/run {{ arguments }}
+
 # licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny --all-features check

@@ -13,6 +13,8 @@ mod records;
 mod rejected;
 mod samples;
 mod steps;
+mod trees;
+mod wrapped;
 mod xml;
 
 use super::*;

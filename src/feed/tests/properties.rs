@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use super::*;
 
 /// Gives a file in pieces of these sizes, again and again.
-struct Pieces<'a> {
-    rest: &'a [u8],
-    sizes: Vec<usize>,
-    next: usize,
+pub struct Pieces<'a> {
+    pub rest: &'a [u8],
+    pub sizes: Vec<usize>,
+    pub next: usize,
 }
 
 impl Read for Pieces<'_> {
@@ -26,11 +26,16 @@ const XML: &str = "record = ['r/p', 'r/q/p']\nnamespaces = { g = 'u' }";
 const XML_FIELDS: &str = "record = 'r/p'\nnamespaces = { g = 'u' }\nfields = { id = '@id', a = { each = 'g:a' }, b = 'b/c', n = { path = 'n', type = 'decimal' } }";
 const JSON: &str = "record = ['x/items', 'y/*']";
 const JSON_FIELDS: &str = "record = 'x/items'\nfields = { n = 'n', s = { each = 's' }, t = { path = 't', required = true } }";
+const JSON_LINES: &str = "format = 'json_lines'\noutput = 'lines'";
+const JSON_LINES_FIELDS: &str =
+    "format = 'json_lines'\nfields = { n = 'n', s = { each = 's', join = ' ' } }\njq = '.n'";
 const CSV: &str = "";
 const CSV_FIELDS: &str =
     "fields = { n = { path = 'n', type = 'integer', required = true }, t = 'a text' }";
+const TSV: &str = "format = 'tsv'\nmax_rejected = '50%'";
+const TSV_FIELDS: &str = "format = 'tsv'\nfields = { t = { path = 'a text', trim = true } }";
 
-fn xml(records: usize) -> String {
+pub fn xml(records: usize) -> String {
     let record = |n: usize| {
         let record = format!(
             "<p id='{n}&amp;'><h:a>\u{1f600}\r\n{n}</h:a><!-- <p> --><b><c><![CDATA[<i>æ]]></c></b>&#xE6;<n>0{n}.50</n><?p i?>\n<h:a/></p>\n"
@@ -47,20 +52,24 @@ fn xml(records: usize) -> String {
     )
 }
 
-fn json(records: usize) -> String {
+fn json_records(records: usize) -> Vec<String> {
     let record = |n: usize| {
         format!(
             "{{\"n\": {n}.50e+1, \"s\": [\"\\u00e6\\ud83d\\ude00\\n\", null, true], \"t\":\"æ{n}\", \"skip\": {{\"a\": []}}}}"
         )
     };
-    let records: Vec<_> = (0..records).map(record).collect();
+    (0..records).map(record).collect()
+}
+
+pub fn json(records: usize) -> String {
+    let records = json_records(records);
     format!(
         "{{\"v\": 1, \"x\": {{\"items\" : [\n{}\n]}}, \"y\": {{\"k\": [1, 2], \"l\": {{}}}}}} ",
         records.join(",")
     )
 }
 
-fn csv(records: usize) -> String {
+pub fn csv(records: usize) -> String {
     let record = |n: usize| {
         format!(
             "{n};\"two\r\nlines, \"\"{n}\"\"\";æ\u{1f600};\r\n{}",
@@ -72,7 +81,7 @@ fn csv(records: usize) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
     fn any_split_of_the_input_gives_the_same_output(
@@ -83,7 +92,9 @@ proptest! {
         for (tomls, text) in [
             ([XML, XML_FIELDS], xml(records)),
             ([JSON, JSON_FIELDS], json(records)),
+            ([JSON_LINES, JSON_LINES_FIELDS], json_records(records).join("\n")),
             ([CSV, CSV_FIELDS], csv(records)),
+            ([TSV, TSV_FIELDS], csv(records).replace(';', "\t")),
         ] {
             let end = cut.map_or(text.len(), |cut| (text.len() as f64 * cut) as usize);
             let bytes = &text.as_bytes()[..end];
@@ -169,15 +180,15 @@ proptest! {
 }
 
 /// Ways to write the same thing, one after another.
-struct Styles(u64);
+pub struct Styles(pub u64);
 
 impl Styles {
-    fn pick(&mut self, ways: u64) -> u64 {
+    pub fn pick(&mut self, ways: u64) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        (self.0 >> 33) % ways
+        ((self.0 >> 33) % ways) as usize
     }
 }
 
@@ -257,7 +268,7 @@ impl Node {
                 Child::Element(node) => node.write(xml, styles),
                 Child::Text(text) => write_text(text, xml, styles),
             }
-            xml.push_str(["", "<!-- <a>&x; -->", "<?pi <a> ?>", ""][styles.pick(4) as usize]);
+            xml.push_str(["", "<!-- <a>&x; -->", "<?pi <a> ?>", ""][styles.pick(4)]);
         }
         xml.push_str(&format!("</{} >", self.name));
     }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::*;
 
 fn sample(name: &str) -> Option<Vec<u8>> {
@@ -239,4 +241,143 @@ fn atom_entries_are_found_by_their_default_namespace() {
         output,
         lines(&toml.replace("\"x:", "\"g:").replace("a:", ""), &xml)
     );
+}
+
+/// Of samples the whole records were once compared, value by value, with what Python's expat makes of the same file.
+#[test]
+fn the_whole_records_of_every_xml_sample_stay_what_they_were_when_checked_against_expat() {
+    for (name, record, digest) in [
+        (
+            "bmecat101-internal-dtd-udx.xml",
+            "BMECAT/T_NEW_CATALOG/ARTICLE",
+            "4dd6584cc5d74842",
+        ),
+        (
+            "bmecat12-new-catalog.xml",
+            "BMECAT/T_NEW_CATALOG/ARTICLE",
+            "b053e9d6a15ff1f4",
+        ),
+        (
+            "bmecat2005-new-catalog.xml",
+            "BMECAT/T_NEW_CATALOG/PRODUCT",
+            "1259783b9f1cbb6f",
+        ),
+        (
+            "cdata-html-mixed-rss.xml",
+            "rss/channel/item",
+            "4a8654175cb9fba9",
+        ),
+        (
+            "cdata-url-ampersand-rss.xml",
+            "rss/channel/item",
+            "42aaf661be19546a",
+        ),
+        (
+            "cxml-punchout-order-cdata.xml",
+            "cXML/Message/PunchOutOrderMessage/ItemIn",
+            "3d8a61f1d8c5e63c",
+        ),
+        (
+            "derived-onix30-cdata-html.xml",
+            "ONIXMessage/Product",
+            "f7ff1582585e58c6",
+        ),
+        ("google-atom-products.xml", "feed/entry", "4b7273259fb12b85"),
+        (
+            "google-rss2-products.xml",
+            "rss/channel/item",
+            "5914fe704ebfc37e",
+        ),
+        ("nsx-products.xml", "nsx:items/nsx:item", "1473b7bbd9e4b08e"),
+        (
+            "onix30-ref-multiple.xml",
+            "ONIXMessage/Product",
+            "f7ff1582585e58c6",
+        ),
+        (
+            "onix30-short-single.xml",
+            "ONIXmessage/product",
+            "2a9d79b7befd6cb4",
+        ),
+        (
+            "opentrans21-order.xml",
+            "ORDER/ORDER_ITEM_LIST/ORDER_ITEM",
+            "3a860911dc9b2c59",
+        ),
+        ("utf16be-nobom-rss.xml", "rss", "dd314e7de5d8b91b"),
+        ("utf16le-bom-rss.xml", "rss", "dd314e7de5d8b91b"),
+    ] {
+        let Some(xml) = sample(name) else { return };
+        let plan = plan_within(
+            Limits::default(),
+            &format!("record = '{record}'\noutput = 'lines'"),
+        );
+        let output = Sha256::digest(run(&plan, &*xml).unwrap());
+        let hex: String = output[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(hex, digest, "{name}");
+    }
+}
+
+#[test]
+fn the_fields_of_other_formats_are_found_where_they_stand() {
+    for (name, toml, first) in [
+        (
+            "bmecat2005-new-catalog.xml",
+            r#"
+                record = "b:BMECAT/b:T_NEW_CATALOG/b:PRODUCT"
+                namespaces = { b = "http://www.bmecat.org/bmecat/2005" }
+                [fields]
+                id = "b:SUPPLIER_PID"
+                gtin = "b:PRODUCT_DETAILS/b:INTERNATIONAL_PID"
+                values = { each = "b:PRODUCT_FEATURES/b:FEATURE/b:FVALUE", join = "/" }
+                prices = { each = "b:PRODUCT_PRICE_DETAILS/b:PRODUCT_PRICE", fields = { from = { path = "b:LOWER_BOUND", type = "integer" }, amount = { path = "b:PRICE_AMOUNT", type = "decimal" } } }
+                dates = { each = "b:PRODUCT_PRICE_DETAILS/b:DATETIME", key = "{@type}", value = "b:DATE" }
+            "#,
+            r#"{"id":"1000","gtin":"8712670911213","values":"110/220","prices":[{"from":1,"amount":1499.5},{"from":100,"amount":1300.9}],"dates":{"valid_start_date":"2001-01-01","valid_end_date":"2001-07-31"}}"#,
+        ),
+        (
+            "cxml-punchout-order-cdata.xml",
+            r#"
+                record = "cXML/Message/PunchOutOrderMessage/ItemIn"
+                [fields]
+                id = "ItemID/SupplierPartID"
+                quantity = { path = "@quantity", type = "integer" }
+                price = { path = "ItemDetail/UnitPrice/Money", type = "decimal" }
+                currency = "ItemDetail/UnitPrice/Money/@currency"
+                language = "ItemDetail/Description/@xml:lang"
+            "#,
+            r#"{"id":"5555","quantity":2,"price":104.99,"currency":"USD","language":"en"}"#,
+        ),
+        (
+            "opentrans21-order.xml",
+            r#"
+                record = "o:ORDER/o:ORDER_ITEM_LIST/o:ORDER_ITEM"
+                namespaces = { o = "http://www.opentrans.org/XMLSchema/2.1", b = "http://www.bmecat.org/bmecat/2005" }
+                [fields]
+                line = "o:LINE_ITEM_ID"
+                ids = { each = "o:PRODUCT_ID/b:INTERNATIONAL_PID", key = "{@type}", value = "." }
+                price = { path = "o:PRODUCT_PRICE_FIX/b:PRICE_AMOUNT", type = "decimal", required = true }
+            "#,
+            r#"{"line":"00001","ids":{"ean":"0190198870803","itscope":"6676919000"},"price":868.0}"#,
+        ),
+        (
+            "onix30-short-single.xml",
+            r#"
+                record = "x:ONIXmessage/x:product"
+                namespaces = { x = "http://ns.editeur.org/onix/3.0/short" }
+                [fields]
+                ids = { each = "x:productidentifier", key = "{x:b221}", value = "x:b244" }
+                title = "x:descriptivedetail/x:titledetail/x:titleelement/x:b031"
+                cased = "x:descriptivedetail/x:titledetail/x:titleelement/x:b031/@textcase"
+                names = { each = "x:descriptivedetail/x:contributor", value = "x:b040" }
+            "#,
+            r#"{"ids":{"03":"9780007232833","15":"9780007232833"},"title":"Roseanna","cased":"01","names":["Sjöwall","Wahlöö","Roth","Mankell"]}"#,
+        ),
+    ] {
+        let Some(xml) = sample(name) else { return };
+        assert_eq!(lines(toml, xml)[0], first, "{name}");
+    }
 }

@@ -138,11 +138,19 @@ mod tests {
     #[test]
     fn line_ends_become_one_newline_and_control_characters_are_refused() {
         assert_eq!(clean("a\r\nb\rc\n\td").unwrap(), "a\nb\nc\n\td");
-        for text in ["\0", "a\u{1}", "\u{b}", "a\u{ffff}", "\u{fffe}"] {
+        for text in [
+            "\0",
+            "a\u{1}",
+            "\u{b}",
+            "\u{fffe}",
+            "a\u{ffff}",
+            "\r\u{ffff}",
+        ] {
             assert_eq!(clean(text).unwrap_err().reason, Reason::MalformedXml);
-            assert!(attribute_value(text).is_err());
+            let in_attribute = attribute_value(text).unwrap_err();
+            assert_eq!(in_attribute.reason, Reason::MalformedXml);
         }
-        for text in ["\u{fffd}", "！", "\u{10ffff}", "\u{feff}"] {
+        for text in ["\u{fffd}", "\u{feff}", "\u{ff0c}", "\u{f000}", "\u{1ffff}"] {
             assert_eq!(clean(text).unwrap(), text);
             assert_eq!(attribute_value(text).unwrap(), text);
         }

@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::FutureExt;
@@ -20,6 +21,9 @@ use crate::kafka::{
     status::PartitionStatus,
     store::StoreError,
 };
+
+/// A suspect waits so long for each crash before it is begun alone again.
+const SECOND_THOUGHTS: Duration = Duration::from_secs(2);
 
 /// Records taken from one partition before the next has its turn.
 const TURN: usize = 16;
@@ -124,7 +128,12 @@ impl<S: Stage> Session<S> {
                     .and_then(|journal| journal.crashes(work.position));
                 let mut slot = match suspicion {
                     None => slots.take(work.weight).await,
-                    Some(_) => slots.take_alone(work.weight).await,
+                    Some(crashes) => {
+                        // Whoever was alone at a crash comes after those who were not yet: a worker that is killed from outside
+                        // again and again meets another one each time.
+                        tokio::time::sleep(SECOND_THOUGHTS * crashes).await;
+                        slots.take_alone(work.weight).await
+                    }
                 };
                 let wake = AssertUnwindSafe(process(&shared, work, epoch, suspicion, &mut slot))
                     .catch_unwind()
