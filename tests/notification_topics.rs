@@ -42,6 +42,16 @@ impl Notified {
         let new = NewTopic::new(&topic, 3, TopicReplication::Fixed(1));
         let made = admin.create_topics(&[new], &AdminOptions::new()).await;
         assert!(made.unwrap()[0].is_ok());
+        wait_until("the topic to be seen", PATIENCE, async || {
+            let (brokers, topic) = (stack.brokers.clone(), topic.clone());
+            let topics =
+                move || kafka::topics(&brokers).is_ok_and(|topics| topics.contains(&topic));
+            tokio::task::spawn_blocking(topics)
+                .await
+                .unwrap()
+                .then_some(())
+        })
+        .await;
         Self {
             world,
             topic,

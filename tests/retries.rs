@@ -96,7 +96,17 @@ async fn whatever_may_pass_costs_a_wait_and_the_file_is_converted_by_its_own_eve
         .await;
     gate.hold_bodies(cut, 100_000);
     events.push((world.announce(cut, Some(cut_etag.as_str())).await, cut_etag));
-    waits(&worker, events.len()).await;
+    let all = || keys.iter().map(String::as_str).chain([cut]);
+    wait_until("each of them to wait", PATIENCE, async || {
+        let log = worker.log();
+        let waits = |key: &str| {
+            let about = format!("\"key\":\"{key}\"");
+            let mut lines = log.lines();
+            lines.any(|line| line.contains("\"event waits\"") && line.contains(&about))
+        };
+        all().all(waits).then_some(())
+    })
+    .await;
     gate.open();
     gate.cut();
     for (id, etag) in events {
@@ -111,9 +121,8 @@ async fn whatever_may_pass_costs_a_wait_and_the_file_is_converted_by_its_own_eve
         metrics.contains("feedmill_retries_returned_total{tier=\"1s\"}"),
         "{metrics}"
     );
-    let keys: Vec<&str> = keys.iter().map(String::as_str).chain([cut]).collect();
-    let sources: Vec<_> = (keys.iter())
-        .map(|key| (*key, Some(ProductFile::new(*key, 1).json())))
+    let sources: Vec<_> = all()
+        .map(|key| (key, Some(ProductFile::new(key, 1).json())))
         .collect();
     assert_healthy(&world, &sources).await;
 }

@@ -56,8 +56,8 @@ pub struct UnderWay {
 impl Journal {
     /// Reads what a process before left, and begins anew with its suspects.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let left = match fs::read_to_string(path) {
-            Ok(text) => Left::read(&text),
+        let left = match fs::read(path) {
+            Ok(bytes) => Left::read(&String::from_utf8_lossy(&bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Left::default(),
             Err(error) => return Err(error),
         };
