@@ -17,6 +17,7 @@ use support::{Stack, Worker, WorkerOptions, World, wait_until};
 
 const DONE: i32 = 0;
 const USAGE: i32 = 2;
+const FINDINGS: i32 = 4;
 
 fn file(number: u32) -> ProductFile {
     ProductFile::new("a", number)
@@ -194,6 +195,69 @@ async fn a_replay_converts_what_was_mended_and_counts_what_fails_again_until_it_
     let again = said(&world, &["replay", &letter]).await;
     assert!(again.contains("not open"), "{again}");
     healthy(&world, &[(key, Some(file(1).json()))]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_tried_with_a_changed_feed_and_nothing_is_written() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let world = stack.world("try").create().await;
+    let good = worker(&world).await;
+    let (key, fresh) = ("products/a.xml", "products/b.xml");
+    convert_world::convert(&world, key, &file(1)).await;
+    stop(good).await;
+    let path = world.folder().join("feedmill.toml");
+    let toml = std::fs::read_to_string(&path).unwrap();
+    let feeds = &toml[toml.find("[[feeds]]").expect("a feed")..];
+    std::fs::write(world.folder().join("mended.toml"), feeds).unwrap();
+    let demanding = toml.replacen(
+        "[feeds.fields]\n",
+        "[feeds.fields]\nnever = { path = \"never\", required = true }\n",
+        1,
+    );
+    std::fs::write(&path, demanding).unwrap();
+    let _broken = worker(&world).await;
+    let letter = refuse(&world, key, file(2).xml(), "missing_field").await;
+    let unseen = refuse(&world, fresh, file(1).xml(), "missing_field").await;
+
+    let again = desk(&world, &["try", &letter]).await;
+    assert_eq!(again.code(), Some(FINDINGS), "{again:#?}");
+    for word in [
+        "the version that failed",
+        "refused",
+        "missing_field",
+        "items/item/never",
+    ] {
+        assert!(again.stdout.contains(word), "{word:?}: {again:#?}");
+    }
+    let mended = said(&world, &["try", &letter, "--feed", "mended.toml"]).await;
+    for word in [
+        "converted: 3 records",
+        "differs from",
+        "record 1",
+        "- ",
+        "+ ",
+    ] {
+        assert!(mended.contains(word), "{word:?}: {mended}");
+    }
+    let first = said(&world, &["try", &unseen, "--feed", "mended.toml"]).await;
+    assert!(first.contains("there is none yet"), "{first}");
+    assert_output(&world, key, &file(1)).await;
+    assert!(
+        world
+            .get_output(&convert_world::mirrored(fresh))
+            .await
+            .is_none()
+    );
+    assert_eq!(listed(&world, &[]).await.len(), 2);
+
+    // When that version is gone, what is there now is tried.
+    world.put(key, file(1).xml()).await;
+    let gone = said(&world, &["try", &letter, "--feed", "mended.toml"]).await;
+    for word in ["the version that failed is gone", "the same bytes as"] {
+        assert!(gone.contains(word), "{word:?}: {gone}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,9 +2,11 @@
 //!
 //! * [`letters`]: reads the topic; which letters are open, which were closed
 //! * [`list`], [`show`]: what there is, and everything about one
+//! * [`attempt`]: `try`, which converts the file of a letter here and writes nothing
 //! * [`ask`]: `replay` and `discard`, which ask convert to do something about open letters
 
 mod ask;
+mod attempt;
 mod letters;
 mod list;
 mod show;
@@ -18,6 +20,7 @@ Examples:
   feedmill dead-letters list --group                      how many, by reason and feed
   feedmill dead-letters list --feed nsx --since 1d
   feedmill dead-letters show 0199c3a4-7c1e-7bb0-8e05-4f1d2a6b9c01 --source
+  feedmill dead-letters try 0199c3a4-7c1e-7bb0-8e05-4f1d2a6b9c01 --feed changed/nsx.toml
   feedmill dead-letters replay --reason missing_field --feed nsx --dry-run
   feedmill dead-letters discard --key 'nsx/test/**' --why 'test files of the partner'
 
@@ -34,6 +37,15 @@ pub enum Command {
         after_help = "Example: feedmill dead-letters show 0199c3a4-7c1e-7bb0-8e05-4f1d2a6b9c01 --source"
     )]
     Show(show::Arguments),
+    /// Convert the file of a letter here and now, write nothing, and show what would come of it
+    ///
+    /// The version that failed is fetched, or what is in the bucket now when that version is gone, and converted by today's
+    /// configuration, or another one; what comes out is compared with the object's last output. Exit code 4 when it is refused.
+    #[command(after_help = "\
+Examples:
+  feedmill dead-letters try 0199c3a4-7c1e-7bb0-8e05-4f1d2a6b9c01
+  feedmill dead-letters try 0199c3a4-7c1e-7bb0-8e05-4f1d2a6b9c01 --feed changed/acme.toml")]
+    Try(attempt::Arguments),
     /// Convert the files of open letters again, in the version that is in the bucket now
     ///
     /// Asks convert to try again, by an event each. A letter is closed when its file is converted; a file that fails again has a
@@ -55,6 +67,7 @@ pub fn run(config: &Config, command: Command) -> Result<(), Failure> {
     match command {
         Command::List(arguments) => list::run(config, &arguments),
         Command::Show(arguments) => show::run(config, &arguments),
+        Command::Try(arguments) => attempt::run(config, arguments),
         Command::Replay(arguments) => ask::replay(config, &arguments),
         Command::Discard(arguments) => ask::discard(config, &arguments),
     }

@@ -3,6 +3,7 @@
 mod config;
 mod convert;
 mod dead_letters;
+mod diff;
 mod doctor;
 mod explain;
 mod feed;

@@ -49,7 +49,7 @@ pub use diff::{reloaded, restart_needed};
 pub use documents::DocumentError;
 pub use feed::{After, Feed};
 pub use load::{ConfigError, Loaded, Sources, load};
-pub use partners::files as feed_files;
+pub use partners::{files as feed_files, read_file as read_feed_file};
 pub use retry::{Breaker, Retry, Tier};
 pub use secret::{Properties, Secret};
 pub use setting_error::SettingError;

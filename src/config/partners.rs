@@ -61,7 +61,8 @@ fn is_feed_file(name: &OsStr) -> bool {
     name.ends_with(b".toml") && !name.starts_with(b".") && !name.starts_with(b"#")
 }
 
-fn read_file(path: &Path) -> Result<Vec<Feed>, ConfigError> {
+/// The feeds of one file.
+pub fn read_file(path: &Path) -> Result<Vec<Feed>, ConfigError> {
     let table = parse_file(path)?;
     if let Some(key) = table.keys().find(|key| *key != "feeds") {
         return Err(ConfigError::NotAFeed {

@@ -2,7 +2,6 @@
 //!
 //! A fixture's file is converted as the feed says, but for the form of the output: what counts are its records.
 
-mod diff;
 mod fixture;
 mod outcome;
 mod report;

@@ -4,7 +4,7 @@ use std::{fmt, iter};
 
 use serde_json::{Map, Value};
 
-use super::diff::{Line, diff};
+use crate::cli::diff::{Line, diff};
 use crate::feed::Rejection;
 
 /// A rejection as JSON, or as much of it as is expected.

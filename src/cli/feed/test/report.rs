@@ -1,19 +1,13 @@
 //! What the fixtures came to, printed one by one; coloured on a terminal.
 
-use std::{
-    fmt,
-    io::{self, Write},
-    path::Path,
-};
+use std::path::Path;
 
-use anyhow::anyhow;
 use clap::builder::styling::{AnsiColor, Style};
 
-use super::diff::{Kind, Line};
-use crate::{cli::text::escaped, failure::Failure};
-
-/// Lines of one difference that are shown.
-const SHOWN: usize = 60;
+use crate::{
+    cli::diff::{BAD, GOOD, Line, print, show},
+    failure::Failure,
+};
 
 /// How a fixture ended.
 pub enum Verdict {
@@ -36,8 +30,6 @@ pub struct Report {
     without: usize,
 }
 
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default();
 const ODD: Style = AnsiColor::Yellow.on_default();
 const PLAIN: Style = Style::new();
 
@@ -90,52 +82,5 @@ impl Report {
             0 => Ok(()),
             _ => Err(Failure::Findings),
         }
-    }
-}
-
-fn show(lines: &[Line]) -> Result<(), Failure> {
-    for (kind, text) in &lines[..lines.len().min(SHOWN)] {
-        match kind {
-            Kind::Heading => print(PLAIN, format_args!("    "), text),
-            Kind::Same => print(PLAIN, format_args!("      "), text),
-            Kind::Expected => print_all(BAD, "    - ", text),
-            Kind::Found => print_all(GOOD, "    + ", text),
-        }?;
-    }
-    match lines.len().saturating_sub(SHOWN) {
-        0 => Ok(()),
-        more => print(
-            PLAIN,
-            format_args!("    "),
-            &format!("and {more} more lines"),
-        ),
-    }
-}
-
-/// A line whose beginning is coloured.
-fn print(style: Style, begin: fmt::Arguments<'_>, text: &str) -> Result<(), Failure> {
-    let text = escaped(text);
-    written(writeln!(
-        anstream::stdout(),
-        "{style}{begin}{style:#}{text}"
-    ))
-}
-
-/// A line that is coloured as a whole.
-fn print_all(style: Style, begin: &str, text: &str) -> Result<(), Failure> {
-    let text = escaped(text);
-    written(writeln!(
-        anstream::stdout(),
-        "{style}{begin}{text}{style:#}"
-    ))
-}
-
-/// That nobody reads it any more is no failure.
-fn written(result: io::Result<()>) -> Result<(), Failure> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::service(
-            anyhow!(error).context("write to standard output"),
-        )),
-        _ => Ok(()),
     }
 }

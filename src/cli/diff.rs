@@ -2,13 +2,29 @@
 //!
 //! Values are the same when they have the same keys in the same order and the same text for every number: 79.90 is not 79.9.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    io::{self, Write},
+    time::{Duration, Instant},
+};
 
+use anyhow::anyhow;
+use clap::builder::styling::{AnsiColor, Style};
 use serde_json::Value;
 use similar::{Algorithm, DiffOp, DiffTag, capture_diff_slices_deadline, group_diff_ops};
 
+use super::text::escaped;
+use crate::failure::Failure;
+
 /// Lines of the same before and after those that differ.
 const CONTEXT: usize = 3;
+
+/// Lines of one difference that are shown.
+const SHOWN: usize = 60;
+
+pub const GOOD: Style = AnsiColor::Green.on_default();
+pub const BAD: Style = AnsiColor::Red.on_default();
+const PLAIN: Style = Style::new();
 
 /// How long the shortest difference is looked for; after that a longer one will do.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -126,6 +142,54 @@ fn with_values(op: &DiffOp, expected: &Lines, found: &Lines) -> Vec<(Which, Line
         (which, (Kind::Expected, expected.lines[line].clone()))
     });
     were_expected.chain(are_found).collect()
+}
+
+/// Prints a difference, coloured on a terminal.
+pub fn show(lines: &[Line]) -> Result<(), Failure> {
+    for (kind, text) in &lines[..lines.len().min(SHOWN)] {
+        match kind {
+            Kind::Heading => print(PLAIN, format_args!("    "), text),
+            Kind::Same => print(PLAIN, format_args!("      "), text),
+            Kind::Expected => print_all(BAD, "    - ", text),
+            Kind::Found => print_all(GOOD, "    + ", text),
+        }?;
+    }
+    match lines.len().saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => print(
+            PLAIN,
+            format_args!("    "),
+            &format!("and {more} more lines"),
+        ),
+    }
+}
+
+/// A line whose beginning is coloured.
+pub fn print(style: Style, begin: fmt::Arguments<'_>, text: &str) -> Result<(), Failure> {
+    let text = escaped(text);
+    written(writeln!(
+        anstream::stdout(),
+        "{style}{begin}{style:#}{text}"
+    ))
+}
+
+/// A line that is coloured as a whole.
+fn print_all(style: Style, begin: &str, text: &str) -> Result<(), Failure> {
+    let text = escaped(text);
+    written(writeln!(
+        anstream::stdout(),
+        "{style}{begin}{text}{style:#}"
+    ))
+}
+
+/// That nobody reads it any more is no failure.
+fn written(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::service(
+            anyhow!(error).context("write to standard output"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
