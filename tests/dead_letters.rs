@@ -6,7 +6,7 @@ mod support;
 mod convert_world;
 
 use convert_world::{PATIENCE, assert_output, drop_bytes, open_letter, refuse, start, stop};
-use feedmill::topics::{DeadLetter, Millis, Outcome, encode};
+use feedmill::topics::{DeadLetter, Intent, Millis, Outcome, encode};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
@@ -195,6 +195,79 @@ async fn a_replay_converts_what_was_mended_and_counts_what_fails_again_until_it_
     let again = said(&world, &["replay", &letter]).await;
     assert!(again.contains("not open"), "{again}");
     healthy(&world, &[(key, Some(file(1).json()))]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_place_is_shown_in_a_compressed_file_too() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let world = stack.world("packed").create().await;
+    let _worker = worker(&world).await;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let text = b"<items>\n <item id='1'/>\n <item id='2'></itm>\n</items>\n";
+    std::io::Write::write_all(&mut gzip, text).unwrap();
+    let packed = gzip.finish().unwrap();
+    let letter = refuse(&world, "products/a.xml.gz", packed, "malformed_xml").await;
+    let shown = said(&world, &["show", &letter, "--source"]).await;
+    assert!(
+        shown.contains("<item id='2'></itm>") && shown.contains('^'),
+        "{shown}"
+    );
+}
+
+/// The files go on failing: a replay that goes on must not take what failed again because of its beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_is_killed_half_way_and_started_again_replays_every_letter_once() {
+    const LETTERS: usize = 120;
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let world = stack.world("halfway").create().await;
+    let _worker = worker(&world).await;
+    let mut events = Vec::new();
+    for number in 0..LETTERS {
+        let key = format!("products/{number}.xml");
+        world.put(&key, file(1).truncated_xml()).await;
+        events.push(world.announce(&key, None).await);
+    }
+    for event in events {
+        let result = world.wait_for_result(event, PATIENCE).await;
+        assert_eq!(result.outcome, Outcome::DeadLettered);
+    }
+    let replay = ["dead-letters", "replay", "--all", "--yes", "--rate", "30"];
+    let mut killed = world.spawn_cli(&replay);
+    wait_until("some to be replayed", PATIENCE, async || {
+        let results = world.results();
+        let replayed = results
+            .iter()
+            .filter(|result| result.intent == Intent::Replay);
+        (replayed.count() >= LETTERS / 4).then_some(())
+    })
+    .await;
+    killed.kill();
+    assert!(world.settles_within(PATIENCE).await);
+    let half: Vec<_> = listed(&world, &[]).await;
+    let again = half.iter().filter(|letter| letter["replays"] == 1).count();
+    assert!(
+        (LETTERS / 4..LETTERS).contains(&again),
+        "killed after {again}"
+    );
+
+    let on = world.run_cli(&replay).await;
+    assert_eq!(on.code(), Some(DONE), "{on:#?}");
+    assert!(on.stdout.contains("going on with the replay"), "{on:#?}");
+    assert!(world.settles_within(PATIENCE).await);
+    let letters = listed(&world, &[]).await;
+    assert_eq!(letters.len(), LETTERS);
+    let replays: Vec<_> = letters
+        .iter()
+        .map(|letter| letter["replays"].as_i64())
+        .collect();
+    assert!(
+        replays.iter().all(|replays| *replays == Some(1)),
+        "{replays:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

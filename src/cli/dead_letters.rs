@@ -7,6 +7,7 @@
 
 mod ask;
 mod attempt;
+mod fetch;
 mod letters;
 mod list;
 mod show;

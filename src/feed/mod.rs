@@ -13,6 +13,7 @@
 //! Promise: the same bytes and the same plan give the same output, memory is bounded by one record whatever the size of the file,
 //! and no input makes it panic, hang or fetch anything.
 
+mod around;
 mod batch;
 mod container;
 mod csv;
@@ -42,6 +43,7 @@ mod xml;
 
 use std::io::{Read, Write};
 
+pub use around::{Around, text_around};
 pub use batch::{MAX_ABANDONED, abandoned_threads};
 pub use container::is_packed;
 use container::{Documents, Stream};

@@ -373,6 +373,14 @@ impl World {
         Worker::new(process, self.http.clone())
     }
 
+    /// Starts a command of the binary, to be killed.
+    pub fn spawn_cli(&self, args: &[&str]) -> Process {
+        let mut command = feedmill_command(self.folder());
+        command.args(args).args(["--config", "feedmill.toml"]);
+        let log = self.folder().join("command.log");
+        Process::start(&mut command, log).expect("the binary runs")
+    }
+
     /// Runs a command of the binary to its end.
     pub async fn run_cli(&self, args: &[&str]) -> Finished {
         feedmill(self.folder(), args).await

@@ -1,16 +1,21 @@
 //! `feedmill dead-letters show ID`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io::BufReader};
 
 use anyhow::anyhow;
+use aws_sdk_s3::Client;
 use clap::Args;
+use tokio::task::spawn_blocking;
 
-use super::letters::{self, Entry, Wanted};
+use super::{
+    fetch,
+    letters::{self, Entry, Wanted},
+};
 use crate::{
     cli::{on_runtime, say, text::escaped},
-    config::Config,
+    config::{self, Config},
     failure::Failure,
-    feed,
+    feed::{self, Around, Plan},
     object::ETag,
     s3::{Accounts, S3Error},
     topics::DeadLetter,
@@ -48,7 +53,7 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
     on_runtime(async {
         source(config, &entry.letter)
             .await
-            .map_err(|error| Failure::service(anyhow!(error).context("read the source")))
+            .map_err(|error| Failure::service(error.context("read the source")))
             .and_then(|text| say(text.trim_end()))
     })
 }
@@ -127,14 +132,14 @@ fn told(config: &Config, entry: &Entry) -> String {
 }
 
 /// What stands around the place, by a request for these bytes alone.
-async fn source(config: &Config, letter: &DeadLetter) -> Result<String, S3Error> {
+async fn source(config: &Config, letter: &DeadLetter) -> anyhow::Result<String> {
     let Some(place) = letter
         .byte_offset
         .and_then(|place| u64::try_from(place).ok())
     else {
         return Ok("the letter names no place in the file".to_owned());
     };
-    let s3 = Accounts::new(&config.s3).await.of(&letter.bucket).clone();
+    let s3 = &Accounts::new(&config.s3).await.of(&letter.bucket).clone();
     let fetch = async |from: u64, bytes: u64| {
         let request = s3
             .get_object()
@@ -153,8 +158,8 @@ async fn source(config: &Config, letter: &DeadLetter) -> Result<String, S3Error>
             .map_err(|error| S3Error::unavailable("GetObject", error))
     };
     let head = fetch(0, HEAD_BYTES).await?;
-    if feed::is_packed(&head) || head.contains(&0) {
-        return Ok("the place is one in the text, and the file is compressed or not in UTF-8: fetch it, and `feedmill convert` it to see the place".to_owned());
+    if feed::is_packed(&head) || !is_utf8(&head) || has_encoding(config, letter) {
+        return decoded(config, letter, s3, place).await;
     }
     let from = place.saturating_sub(CONTEXT_BYTES);
     let around = fetch(from, 2 * CONTEXT_BYTES).await?;
@@ -162,6 +167,53 @@ async fn source(config: &Config, letter: &DeadLetter) -> Result<String, S3Error>
         .unwrap_or(usize::MAX)
         .min(around.len());
     Ok(marked(&around[..split], &around[split..]))
+}
+
+/// Whether the file's beginning is, and says, that it is in UTF-8: then its bytes are those of the text.
+fn is_utf8(head: &[u8]) -> bool {
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // Cut inside a character.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    let declaration = text.split_once("?>").map_or("", |(declared, _)| declared);
+    let declaration = declaration.to_ascii_lowercase();
+    !text.contains('\0') && (!declaration.contains("encoding") || declaration.contains("utf-8"))
+}
+
+/// Whether the letter's feed reads files in another encoding than UTF-8.
+fn has_encoding(config: &Config, letter: &DeadLetter) -> bool {
+    feed_of(config, letter).is_some_and(|feed| feed.encoding.is_some())
+}
+
+fn feed_of<'a>(config: &'a Config, letter: &DeadLetter) -> Option<&'a config::Feed> {
+    let name = letter.feed.as_deref()?;
+    config.feeds.iter().find(|feed| feed.name == name)
+}
+
+/// The place is one in the text: what is compressed, or in another encoding, is read as a conversion reads it.
+async fn decoded(
+    config: &Config,
+    letter: &DeadLetter,
+    s3: &Client,
+    place: u64,
+) -> anyhow::Result<String> {
+    let spec = feed_of(config, letter).map(config::Feed::spec);
+    let plan = Plan::compile(&spec.unwrap_or_default(), config.convert.limits.clone())?;
+    let fetched = fetch::fetch(s3, letter).await?;
+    let path = letter.path.clone();
+    let context = usize::try_from(CONTEXT_BYTES).unwrap_or(usize::MAX);
+    let around = spawn_blocking(move || {
+        let input = BufReader::new(fetched.file);
+        feed::text_around(&plan, input, path.as_deref(), place, context)
+    });
+    Ok(match around.await?? {
+        Some(Around { before, after }) => marked(&before, &after),
+        None => "the entry that the path names is not in the zip".to_owned(),
+    })
 }
 
 /// The lines around a place, with a mark under it.

@@ -51,12 +51,6 @@ fn the_line_that_excel_writes_first_is_no_row() {
     assert_eq!(lines(given, csv), [r#"{"a":"1","b|c":"2|3"}"#]);
     let ragged = rejected("", "sep=;\na;b\n1;2\n3\n");
     assert_eq!((ragged.reason, ragged.line), (Reason::RaggedRow, Some(4)));
-    let tiny = Limits {
-        record_bytes: 4,
-        ..Limits::default()
-    };
-    let converted = run(&plan_within(tiny, "format = 'csv'"), &b"sep=;\na\n"[..]);
-    assert_eq!(converted, Ok("[\n]\n".to_owned()));
     assert_eq!(
         rejected("format = 'csv'", "sep=;\n").reason,
         Reason::EmptyFile
