@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     app::{self, Stage},
-    config::{Config, Loaded, Sources, load},
+    config::{Config, Feed, Loaded, Sources, load},
     failure::{Failure, chain},
     telemetry::logging,
 };
@@ -166,6 +166,18 @@ fn reaches_kafka(sources: Sources) -> Result<Config, Failure> {
         )));
     }
     Ok(config)
+}
+
+/// The feed of this name.
+fn feed_named<'a>(config: &'a Config, name: &str) -> Result<&'a Feed, Failure> {
+    let found = config.feeds.iter().find(|feed| feed.name == name);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = config.feeds.iter().map(|feed| &*feed.name).collect();
+        Failure::usage(anyhow!(
+            "find the feed {name:?}; the configuration has: {}",
+            names.join(", ")
+        ))
+    })
 }
 
 /// Writes to standard output. That nobody reads it any more is no failure.

@@ -17,7 +17,10 @@ use clap::Args;
 use ending::Ending;
 use part::{Part, Parts};
 
-use super::source::{Pair, StandIn};
+use super::{
+    feed_named,
+    source::{Pair, StandIn},
+};
 use crate::{
     config::Config,
     failure::Failure,
@@ -127,16 +130,7 @@ fn convert(config: &Config, arguments: &Arguments, parts: &Parts) -> Result<(), 
 fn plan(config: &Config, feed: Option<&str>) -> Result<Plan, Failure> {
     let spec = match feed {
         None => Spec::default(),
-        Some(name) => {
-            let found = config.feeds.iter().find(|feed| feed.name == name);
-            found.map(crate::config::Feed::spec).ok_or_else(|| {
-                let names: Vec<&str> = config.feeds.iter().map(|feed| feed.name.as_str()).collect();
-                Failure::usage(anyhow!(
-                    "find the feed {name:?}; the configuration has: {}",
-                    names.join(", ")
-                ))
-            })?
-        }
+        Some(name) => feed_named(config, name)?.spec(),
     };
     Plan::compile(&spec, config.convert.limits.clone())
         .map_err(|error| Failure::usage(anyhow!(error).context("compile the feed")))

@@ -55,10 +55,10 @@ fn draw(progress: &Progress, total: Option<u64>, ended: &Receiver<()>) {
     }
 }
 
-/// Columns of the terminal.
+/// Columns of the terminal; some, serial ones among them, don't know how many they have.
 fn width() -> usize {
-    let size = tcgetwinsize(io::stderr());
-    size.map_or(0, |size| usize::from(size.ws_col))
+    let columns = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
+    usize::from(if columns == 0 { 80 } else { columns })
 }
 
 /// `120.5 of 482.0 MB (25 %), 96.3 MB/s, 41000 records, 3 rejected`; in ASCII.

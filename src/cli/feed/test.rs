@@ -6,7 +6,10 @@ mod fixture;
 mod outcome;
 mod report;
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -15,6 +18,7 @@ use outcome::Outcome;
 use report::{Report, Verdict};
 
 use crate::{
+    cli::feed_named,
     config::{Config, Feed, Loaded},
     failure::{Failure, chain},
     feed::{self, ConvertError, Plan, spec::OutputFormat},
@@ -38,44 +42,39 @@ pub struct Arguments {
 }
 
 pub fn run(loaded: &Loaded, arguments: &Arguments) -> Result<(), Failure> {
+    let config = &loaded.config;
+    let named = arguments.names.iter().map(|name| feed_named(config, name));
+    let named = named.collect::<Result<Vec<_>, _>>()?;
+    let feeds = match named.is_empty() {
+        true => config.feeds.iter().collect(),
+        false => named,
+    };
     let mut report = Report::default();
-    for feed in chosen(&loaded.config, &arguments.names)? {
+    for feed in feeds {
         let folder = fixture::folder(loaded, feed);
         match Fixture::all(&folder) {
-            Ok(fixtures) if fixtures.is_empty() && !arguments.names.is_empty() => {
-                return Err(Failure::usage(anyhow!(
-                    "find a fixture of {}: put a file of the partner into {}, and run again with --update",
-                    feed.label(),
-                    folder.display()
-                )));
-            }
-            Ok(fixtures) if fixtures.is_empty() => report.without(&feed.name, &folder)?,
-            Ok(fixtures) => {
-                let plan = plan(feed, &loaded.config)?;
+            Ok(fixtures) if !fixtures.is_empty() => {
+                let plan = plan(feed, config)?;
                 for fixture in fixtures {
                     let verdict = judge(&plan, &feed.name, &fixture, arguments.update);
                     let verdict = verdict.unwrap_or_else(|error| Verdict::Failed(chain(&*error)));
                     report.say(&format!("{}/{}", feed.name, fixture.name()), &verdict)?;
                 }
             }
+            Ok(_) if arguments.names.is_empty() => report.without(&feed.name, &folder)?,
+            Ok(_) => return Err(nothing_to_test(feed, &folder)),
             Err(error) => report.say(&feed.name, &Verdict::Failed(chain(&error)))?,
         }
     }
     report.end()
 }
 
-/// The feeds that were named, or all.
-fn chosen<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Feed>, Failure> {
-    let known = |name: &String| config.feeds.iter().any(|feed| feed.name == *name);
-    if let Some(unknown) = names.iter().find(|name| !known(name)) {
-        let names: Vec<&str> = config.feeds.iter().map(|feed| &*feed.name).collect();
-        return Err(Failure::usage(anyhow!(
-            "find the feed {unknown:?}; the configuration has: {}",
-            names.join(", ")
-        )));
-    }
-    let is_chosen = |feed: &&Feed| names.is_empty() || names.contains(&feed.name);
-    Ok(config.feeds.iter().filter(is_chosen).collect())
+fn nothing_to_test(feed: &Feed, folder: &Path) -> Failure {
+    Failure::usage(anyhow!(
+        "find a fixture of {}: put a file of the partner into {}, and run again with --update",
+        feed.label(),
+        folder.display()
+    ))
 }
 
 /// The feed's, but for the output, which is to be read here again.
