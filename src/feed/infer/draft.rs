@@ -30,6 +30,7 @@ pub enum Shape {
 }
 
 /// The prefixes of the configuration, given out as they are needed.
+#[derive(Clone)]
 pub struct Prefixes<'a> {
     namespaces: &'a Namespaces,
     /// Prefix and index of the namespace.
@@ -66,7 +67,7 @@ impl<'a> Prefixes<'a> {
             return known.clone();
         }
         let declared = &self.namespaces.list[namespace].prefixes;
-        let is_usable = |prefix: &&String| is_path_name(prefix) && !prefix.contains('/');
+        let is_usable = |prefix: &&String| is_path_segment(prefix);
         let first = declared.iter().find(is_usable);
         let prefix = self.taken.take(first.map_or("ns", String::as_str));
         self.used.insert(prefix.clone(), namespace);
@@ -245,7 +246,7 @@ impl Drafter<'_, '_> {
             Some(name) if self.is_json && node.objects == 0 => name,
             _ => name,
         };
-        is_path_name(name) && !name.contains('/') && !(depth == 1 && name.starts_with("$source"))
+        is_path_segment(name) && !(depth == 1 && name.starts_with("$source"))
     }
 
     fn leave_out(&mut self, path: &[NodeId], reason: &str) {
@@ -255,6 +256,11 @@ impl Drafter<'_, '_> {
         self.left_out
             .push(format!("{}: {reason}", inside.unwrap_or_default()));
     }
+}
+
+/// Whether a path can ask for the name, as one of those that `/` joins.
+pub fn is_path_segment(name: &str) -> bool {
+    is_path_name(name) && !name.contains('/')
 }
 
 /// How the value is taken. The text of an element that has others inside is all of theirs, which no type fits.

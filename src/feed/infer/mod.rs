@@ -22,6 +22,7 @@ mod walk;
 use std::collections::BTreeSet;
 use std::io::Read;
 
+use records::Found;
 use tree::{NodeId, Tree};
 use walk::Namespaces;
 
@@ -93,10 +94,11 @@ pub struct Survey {
 struct CsvSeen {
     /// Delimiter and quote.
     dialects: BTreeSet<(u8, Option<u8>)>,
-    /// All different headers, as far as they can be asked for.
-    headers: BTreeSet<Vec<String>>,
-    /// Those of them that are not what the file says.
-    renamed: BTreeSet<Vec<String>>,
+    /// The names of the columns, as far as they can be asked for, of the first file.
+    header: Option<Vec<String>>,
+    /// The first of those that are not what its file says.
+    renamed: Option<Vec<String>>,
+    have_headers_differed: bool,
     is_spaced: bool,
     /// A number is the name of a column.
     has_odd_header: bool,
@@ -230,10 +232,24 @@ impl Survey {
     /// The feed as TOML, a `[[feeds]]` table with comments; empty before a sample has been read.
     pub fn write(mut self, target: &Target) -> String {
         self.forget_what_differs();
-        match (records::find(&self.tree), self.format) {
+        match (self.find_records(), self.format) {
             (Some(found), Some(format)) => text::Text::new(&self, found, format).write(target),
             _ => String::new(),
         }
+    }
+
+    /// Where there is one JSON value after another, no path leads into them: each is a record.
+    fn find_records(&self) -> Option<Found> {
+        let mut found = records::find(&self.tree)?;
+        if self.has_json_lines() {
+            found.record = self.tree.path(found.record)[0];
+            found.others.clear();
+        }
+        Some(found)
+    }
+
+    fn has_json_lines(&self) -> bool {
+        self.json_values > self.documents
     }
 
     /// Where one name, written alike, is in several namespaces, or in one and in none, files differ in what their authors paid no

@@ -155,7 +155,7 @@ pub fn is_list_of_records(name: &str) -> bool {
 }
 
 /// Gives out names, each once.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Unique {
     taken: HashSet<String>,
     /// The number that is next after each name that was asked for twice.

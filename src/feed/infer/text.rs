@@ -1,12 +1,15 @@
 //! The feed's table, put together: what the records are, the fields, and beside them what whoever reads it should know.
 
-use super::draft::{Drafter, Field, Prefixes};
+use std::collections::HashSet;
+
+use indexmap::IndexSet;
+
+use super::draft::{Drafter, Field, Prefixes, is_path_segment};
 use super::names;
 use super::records::Found;
 use super::toml::{self, Line};
-use super::tree::{Node, NodeId};
+use super::tree::{ANY, DOCUMENT, Node, NodeId};
 use super::{Format, Survey, Target, label};
-use crate::feed::fields::is_path_name;
 
 /// Paths that are left out and told one by one.
 const MAX_LEFT_OUT: usize = 20;
@@ -16,15 +19,19 @@ pub struct Text<'a> {
     found: Found,
     format: Format,
     prefixes: Prefixes<'a>,
+    /// The record path; empty where the document itself, or each of its values, is a record.
+    record_path: String,
 }
 
 impl<'a> Text<'a> {
     pub fn new(survey: &'a Survey, found: Found, format: Format) -> Self {
+        let mut prefixes = Prefixes::new(&survey.namespaces);
         Self {
+            record_path: record_path(survey, &mut prefixes, found.record),
             survey,
             found,
             format,
-            prefixes: Prefixes::new(&survey.namespaces),
+            prefixes,
         }
     }
 
@@ -87,7 +94,7 @@ impl<'a> Text<'a> {
         (fields, drafter.left_out)
     }
 
-    fn comments(&mut self, target: &Target, has_fields: bool) -> String {
+    fn comments(&self, target: &Target, has_fields: bool) -> String {
         let survey = self.survey;
         let encodings: Vec<_> = survey.encodings.iter().copied().collect();
         let mut comments = vec![
@@ -124,22 +131,16 @@ impl<'a> Text<'a> {
         lines.collect()
     }
 
-    fn others(&mut self) -> Option<String> {
-        let tree = &self.survey.tree;
-        let others: Vec<_> = self.found.others.clone();
-        let named: Vec<_> = others
-            .into_iter()
-            .map(|id| {
-                let path = Prefixes::new(&self.survey.namespaces).path(tree, &tree.path(id));
-                format!("{} ({})", path.trim_start_matches('/'), tree.node(id).count)
-            })
-            .collect();
-        (!named.is_empty()).then(|| {
-            format!(
-                "Other lists that could be the records: {}.",
-                named.join(", ")
-            )
-        })
+    fn others(&self) -> Option<String> {
+        // What is only mentioned is not bound.
+        let mut prefixes = self.prefixes.clone();
+        let mut named = self.found.others.iter().map(|&id| {
+            let path = record_path(self.survey, &mut prefixes, id);
+            format!("{path} ({})", self.survey.tree.node(id).count)
+        });
+        let first = named.next()?;
+        let list = named.fold(first, |list, other| format!("{list}, {other}"));
+        Some(format!("Other lists that could be the records: {list}."))
     }
 
     fn csv_comments(&self) -> Vec<String> {
@@ -159,9 +160,9 @@ impl<'a> Text<'a> {
         if csv.has_odd_header {
             comments.push("The first row has a number in it. If it is no header: csv.header = false, and csv.columns names the columns.".to_owned());
         }
-        if !csv.renamed.is_empty() {
+        if csv.renamed.is_some() {
             comments.push("Columns without a name, of the same name, or with a name that no path can have, are renamed in csv.columns.".to_owned());
-            if csv.headers.len() > 1 {
+            if csv.have_headers_differed {
                 comments.push(
                     "The files have different columns, and csv.columns can name those of one only."
                         .to_owned(),
@@ -171,7 +172,7 @@ impl<'a> Text<'a> {
         comments
     }
 
-    fn settings(&mut self, target: &Target, arrays: Vec<String>) -> Vec<Line> {
+    fn settings(&self, target: &Target, arrays: Vec<String>) -> Vec<Line> {
         let name = self.name(target);
         let r#match = match &target.r#match {
             Some(text) => text.clone(),
@@ -203,15 +204,9 @@ impl<'a> Text<'a> {
                 "of files that don't say",
             ));
         }
-        let path = self
-            .prefixes
-            .path(&self.survey.tree, &self.survey.tree.path(self.found.record));
-        if !path.is_empty() {
-            lines.push(Line::new(
-                "record",
-                toml::string(path.trim_start_matches('/')),
-                "",
-            ));
+        if !self.record_path.is_empty() {
+            let path = toml::string(&self.record_path);
+            lines.push(Line::new("record", path, ""));
         }
         for (prefix, &namespace) in &self.prefixes.used {
             let key = format!("namespaces.{}", toml::key(prefix));
@@ -235,9 +230,12 @@ impl<'a> Text<'a> {
         match self.format {
             Format::Csv | Format::Tsv => "csv",
             Format::Json | Format::JsonLines => {
-                let is_document = survey.json_values <= survey.documents
-                    && (self.record().is_array || !self.record().name().text.is_empty());
-                if is_document { "json" } else { "json_lines" }
+                let is_document = self.record().is_array || !self.record_path.is_empty();
+                match is_document && !survey.has_json_lines() {
+                    true => "json",
+                    // One value, or any number of them.
+                    false => "json_lines",
+                }
             }
             Format::Xml | Format::Auto => "xml",
         }
@@ -261,7 +259,7 @@ impl<'a> Text<'a> {
                 "white space stands around names of columns",
             ));
         }
-        if let Some(columns) = csv.renamed.first() {
+        if let Some(columns) = &csv.renamed {
             let columns: Vec<_> = columns.iter().map(|name| toml::string(name)).collect();
             lines.push(Line::new(
                 "csv.columns",
@@ -276,21 +274,18 @@ impl<'a> Text<'a> {
     fn arrays(&mut self) -> Vec<String> {
         let mut elements = Vec::new();
         self.elements(self.found.record, &mut Vec::new(), &mut elements);
-        let mut arrays: Vec<String> = Vec::new();
-        for (path, _) in elements.iter().filter(|(_, repeats)| *repeats) {
-            let is_clear = |start: &usize| {
-                let end = &path[*start..];
-                elements
-                    .iter()
-                    .all(|(other, repeats)| *repeats || !other.ends_with(end))
-            };
+        let singles = elements.iter().filter(|(_, repeats)| !repeats);
+        let ends_of_singles: HashSet<&[String]> = singles
+            .flat_map(|(path, _)| (0..path.len()).map(|start| &path[start..]))
+            .collect();
+        let repeated = elements.iter().filter(|(_, repeats)| *repeats);
+        let ends = repeated.map(|(path, _)| {
+            let is_clear = |start: &usize| !ends_of_singles.contains(&path[*start..]);
             let start = (0..path.len()).rev().find(is_clear).unwrap_or(0);
-            let end = path[start..].join("/");
-            if !arrays.contains(&end) {
-                arrays.push(end);
-            }
-        }
-        arrays
+            path[start..].join("/")
+        });
+        let arrays: IndexSet<String> = ends.collect();
+        arrays.into_iter().collect()
     }
 
     /// The paths of all elements inside `id`, with whether they repeat.
@@ -302,7 +297,7 @@ impl<'a> Text<'a> {
     ) {
         for &child in &self.survey.tree.node(id).children {
             let node = self.survey.tree.node(child);
-            if node.is_attribute || !is_path_name(node.name().text) {
+            if node.is_attribute || !is_path_segment(node.name().text) {
                 continue;
             }
             path.push(self.prefixes.name(node));
@@ -331,6 +326,19 @@ impl<'a> Text<'a> {
         }
         lines
     }
+}
+
+/// The way to the records. A name that no path can have is any name there.
+fn record_path(survey: &Survey, prefixes: &mut Prefixes<'_>, record: NodeId) -> String {
+    let names = survey.tree.path(record).into_iter().filter_map(|id| {
+        let node = survey.tree.node(id);
+        let is_top_of_json = node.name().text.is_empty() && node.parent == DOCUMENT;
+        (!is_top_of_json).then(|| match is_path_segment(node.name().text) {
+            true => prefixes.name(node),
+            false => ANY.to_owned(),
+        })
+    });
+    names.collect::<Vec<_>>().join("/")
 }
 
 fn counted(count: u64, what: &str) -> String {

@@ -11,7 +11,7 @@ use crate::feed::fields::is_path_name;
 use crate::feed::json::Scanner;
 use crate::feed::limits::Limits;
 use crate::feed::reject::{ConvertError, Reason, Rejection};
-use crate::feed::xml::{Events, Token, attributes};
+use crate::feed::xml::{Events, Token, attributes, check_length};
 
 /// The namespaces that elements and attributes were found in.
 #[derive(Debug, Default)]
@@ -22,16 +22,17 @@ pub struct Namespaces {
 #[derive(Debug)]
 pub struct Namespace {
     pub uri: String,
-    /// The prefixes it was declared with; the default namespace has an empty one.
-    pub prefixes: BTreeSet<String>,
+    /// The first two prefixes it was declared with; the default namespace has an empty one.
+    pub prefixes: Vec<String>,
 }
 
-/// A document that declares more is not a feed.
+/// A document that declares more is not a feed. Names in the others are taken as they are written.
 const MAX_NAMESPACES: usize = 1_000;
+const MAX_URI_BYTES: usize = 2_000;
 
 impl Namespaces {
     fn declare(&mut self, prefix: &str, uri: &str) -> Option<usize> {
-        if uri.is_empty() {
+        if uri.is_empty() || uri.len() > MAX_URI_BYTES {
             return None;
         }
         let known = self.list.iter().position(|known| known.uri == uri);
@@ -42,10 +43,13 @@ impl Namespaces {
         if known.is_none() {
             self.list.push(Namespace {
                 uri: uri.to_owned(),
-                prefixes: BTreeSet::new(),
+                prefixes: Vec::new(),
             });
         }
-        self.list[index].prefixes.insert(prefix.to_owned());
+        let prefixes = &mut self.list[index].prefixes;
+        if prefixes.len() < 2 && !prefixes.iter().any(|known| known == prefix) {
+            prefixes.push(prefix.to_owned());
+        }
         Some(index)
     }
 
@@ -256,7 +260,7 @@ pub fn csv<'r>(
     let mut rows = csv::rows(given, limits, stream)?;
     let dialect = rows.dialect();
     seen.dialects.insert((dialect.delimiter, dialect.quote));
-    read_rows(&mut rows, tree, seen, gauge).map_err(|error| {
+    read_rows(&mut rows, limits, tree, seen, gauge).map_err(|error| {
         error.complete(|rejection| {
             rejection.place(rows.place());
             rejection.excerpt = rejection.excerpt.take().or_else(|| rows.excerpt());
@@ -266,6 +270,7 @@ pub fn csv<'r>(
 
 fn read_rows(
     rows: &mut Rows<'_, '_>,
+    limits: &Limits,
     tree: &mut Tree,
     seen: &mut CsvSeen,
     gauge: &mut Gauge<'_>,
@@ -279,6 +284,9 @@ fn read_rows(
         return Err(Rejection::because(Reason::RecordTooLarge, message).into());
     }
     let header = cells(rows)?;
+    for name in &header {
+        check_length(name, limits)?;
+    }
     let columns = seen.name_columns(&header);
     tree.enter_document();
     let row = tree.child(Name::plain(""));
@@ -327,9 +335,10 @@ impl CsvSeen {
             columns.push(unique.take(&name));
         }
         if columns.iter().ne(header.iter().map(|name| name.trim())) {
-            self.renamed.insert(columns.clone());
+            self.renamed.get_or_insert_with(|| columns.clone());
         }
-        self.headers.insert(columns.clone());
+        let first = self.header.get_or_insert_with(|| columns.clone());
+        self.have_headers_differed |= *first != columns;
         columns
     }
 }

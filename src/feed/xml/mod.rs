@@ -9,7 +9,7 @@ mod text;
 mod tokens;
 mod whole;
 
-pub use events::{Element, Events, Token, attributes};
+pub use events::{Element, Events, Token, attributes, check_length};
 use tokens::Piece;
 pub use whole::Whole;
 

@@ -161,6 +161,12 @@ fn the_format_of_json_is_told_by_how_many_values_there_are() {
         assert_eq!(spec(&toml).format, format, "{toml}");
         assert_eq!(records(&toml, text.as_bytes()).1.len(), count, "{toml}");
     }
+    // However many records there are in each: there is no path into the lines.
+    let page = format!("{{\"items\": [{}]}}\n", ["{\"a\": 1}"; 20].join(","));
+    let toml = inferred(&[page.repeat(2).as_bytes()]);
+    assert_eq!(record_path(&toml), None);
+    assert_eq!(records(&toml, page.repeat(2).as_bytes()).1.len(), 2);
+
     let toml = inferred(&[br#"{"a": 1}"#, br#"{"a": 2} {"a": 3}"#]);
     assert_eq!(spec(&toml).format, Format::JsonLines);
     let error = survey(EVERYTHING, &[b"[1] [2]"]).err().unwrap();
@@ -203,6 +209,14 @@ fn what_json_has_and_no_path_can_ask_for_is_told() {
         records(&toml, text.as_bytes()).1[0],
         json!({"e": [{"f": null}, {"f": 2}], "g_h": 1, "id": 7, "text": null})
     );
+}
+
+#[test]
+fn a_key_on_the_way_that_no_path_can_name_is_any_name() {
+    let text = br#"{"a/b": {"@c": [{"d": 1}, {"d": 2}]}}"#;
+    let toml = inferred(&[text]);
+    assert_eq!(record_path(&toml).as_deref(), Some("*/*"));
+    assert_eq!(records(&toml, text).1, [json!({"d": 1}), json!({"d": 2})]);
 }
 
 #[test]
