@@ -186,10 +186,10 @@ impl Convert {
             traceparent = event.trace_parent,
             attempt = event.attempt,
             reason = wait.reason,
-            topic = wait.topic(),
+            tier = &*wait.tier.name,
             "event waits"
         );
-        self.retry_metrics.postponed(wait.topic(), wait.reason);
+        self.retry_metrics.postponed(&wait.tier.name, wait.reason);
         wait.records()
     }
 

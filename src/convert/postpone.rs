@@ -24,10 +24,19 @@ use crate::{
 /// As `schemas/ObjectEvent.avsc` says.
 const MAX_HISTORY: usize = 20;
 
-/// The tiers and their topics.
+/// The tiers of the configuration.
 pub struct Tiers {
-    tiers: Vec<(Arc<str>, Duration)>,
+    tiers: Vec<Tier>,
     max_age: Duration,
+}
+
+/// One wait, and the topic that it takes place in.
+#[derive(Debug, Clone)]
+pub struct Tier {
+    /// As metrics and logs name it: `1m`.
+    pub name: Arc<str>,
+    topic: Arc<str>,
+    wait: Duration,
 }
 
 /// Why an attempt is over.
@@ -50,7 +59,7 @@ pub enum After {
 /// An event on its way to a retry topic.
 #[derive(Debug)]
 pub struct Wait {
-    topic: Arc<str>,
+    pub tier: Tier,
     pub event: ObjectEvent,
     pub reason: &'static str,
 }
@@ -60,7 +69,11 @@ impl Tiers {
         let tiers = settings.tiers.iter();
         Self {
             tiers: tiers
-                .map(|tier| (topics.retry(tier).into(), tier.0))
+                .map(|tier| Tier {
+                    name: tier.to_string().into(),
+                    topic: topics.retry(tier).into(),
+                    wait: tier.0,
+                })
                 .collect(),
             max_age: settings.max_age,
         }
@@ -85,9 +98,9 @@ impl Tiers {
             Over::Away => self.tiers.first(),
         };
         match tier {
-            Some((topic, wait)) => After::Wait(Box::new(Wait {
-                topic: Arc::clone(topic),
-                event: waiting(event, position, over, *wait, error, now),
+            Some(tier) => After::Wait(Box::new(Wait {
+                tier: tier.clone(),
+                event: waiting(event, position, over, tier.wait, error, now),
                 reason: error.failure.code(),
             })),
             None => After::End(exhausted(event, position, state, error)),
@@ -167,18 +180,13 @@ impl Wait {
         headers.extend(trace.map(|trace| ("traceparent", trace)));
         Finished {
             records: vec![OutRecord {
-                topic: Arc::clone(&self.topic),
+                topic: Arc::clone(&self.tier.topic),
                 partition: None,
                 key: Some(format!("{}/{}", event.bucket, event.key).into_bytes()),
                 value: Some(encode(event)),
                 headers,
             }],
         }
-    }
-
-    /// The topic's name.
-    pub fn topic(&self) -> &str {
-        &self.topic
     }
 }
 
@@ -234,7 +242,7 @@ mod tests {
     #[test]
     fn each_failed_attempt_waits_longer_and_the_event_keeps_its_id_and_its_history() {
         let first = waits(after(&event(), None, Over::Failed, 1_000));
-        assert_eq!((first.topic(), first.event.attempt), ("t.retries.1s", 1));
+        assert_eq!((&*first.tier.name, first.event.attempt), ("1s", 1));
         assert_eq!(first.event.not_before, Some(Millis(2_000)));
         assert_eq!(first.event.first_attempt_offset, Some(40));
         let later = Position { offset: 90, ..AT };
@@ -246,7 +254,10 @@ mod tests {
             &error(),
             Millis(5_000),
         ));
-        assert_eq!((second.topic(), second.event.attempt), ("t.retries.10s", 2));
+        assert_eq!(
+            (&*second.tier.topic, second.event.attempt),
+            ("t.retries.10s", 2)
+        );
         assert_eq!(second.event.id, first.event.id);
         assert_eq!(second.event.first_attempt_offset, Some(40));
         let at: Vec<i64> = second.event.history.iter().map(|past| past.at.0).collect();
@@ -302,7 +313,7 @@ mod tests {
         let mut event = event();
         for round in 0..100 {
             let wait = waits(after(&event, None, Over::Away, 1_000 * round));
-            assert_eq!((wait.topic(), wait.event.attempt), ("t.retries.1s", 0));
+            assert_eq!((&*wait.tier.name, wait.event.attempt), ("1s", 0));
             event = wait.event;
         }
         assert_eq!(event.history.len(), 1);
