@@ -9,6 +9,7 @@ mod explain;
 mod feed;
 mod filter;
 mod moment;
+mod progress;
 mod reader;
 mod results;
 mod source;

@@ -68,7 +68,7 @@ pub async fn run(config: Config, arguments: Arguments) -> Result<(), Failure> {
         ended = work => ended.map_err(|error| Failure::bug("end the conversion", error))?,
         number = signal => {
             parts.remove();
-            progress::clear();
+            crate::cli::progress::clear();
             // As shells have it.
             std::process::exit(128 + number)
         }
@@ -178,7 +178,8 @@ impl Work<'_> {
             .filter(|found| found.is_file())
             .map(|found| found.len());
         let progress = Progress::default();
-        progress::watched(&progress, total, || {
+        let line = |elapsed| progress::line(&progress, total, elapsed);
+        crate::cli::progress::watched(line, || {
             feed::convert_watched(
                 self.plan,
                 self.source,

@@ -1,68 +1,11 @@
-//! How far a conversion is, on a terminal: one line on standard error, drawn again and again, and gone at the end.
+//! How far a conversion is, in a line.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
-    thread,
-    time::{Duration, Instant},
-};
-
-use rustix::termios::tcgetwinsize;
+use std::time::Duration;
 
 use crate::feed::Progress;
 
-/// Nothing is said of what takes less.
-const PATIENCE: Duration = Duration::from_secs(2);
-const INTERVAL: Duration = Duration::from_millis(250);
-
-/// To the beginning of the line, and nothing on it.
-const CLEAR: &str = "\r\x1b[K";
-
-/// Does `work`, and says meanwhile what `progress` says; `total` is the size of the input where it is known.
-pub fn watched<T>(progress: &Progress, total: Option<u64>, work: impl FnOnce() -> T) -> T {
-    if !io::stderr().is_terminal() {
-        return work();
-    }
-    thread::scope(|scope| {
-        let (working, ended) = mpsc::channel();
-        scope.spawn(move || draw(progress, total, &ended));
-        let done = work();
-        drop(working);
-        done
-    })
-}
-
-/// Takes the line away for good; for a process that is about to end.
-pub fn clear() {
-    if io::stderr().is_terminal() {
-        let _ = write!(io::stderr(), "{CLEAR}");
-    }
-}
-
-fn draw(progress: &Progress, total: Option<u64>, ended: &Receiver<()>) {
-    let began = Instant::now();
-    let mut wait = PATIENCE;
-    while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-        wait = INTERVAL;
-        let mut line = line(progress, total, began.elapsed());
-        // A line that wraps can't be taken back.
-        line.truncate(width().saturating_sub(1));
-        // A terminal that is gone is no reason to stop.
-        let _ = write!(io::stderr(), "{CLEAR}{line}");
-    }
-    if wait == INTERVAL {
-        clear();
-    }
-}
-
-/// Columns of the terminal; some, serial ones among them, don't know how many they have.
-fn width() -> usize {
-    let columns = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
-    usize::from(if columns == 0 { 80 } else { columns })
-}
-
 /// `120.5 of 482.0 MB (25 %), 96.3 MB/s, 41000 records, 3 rejected`; in ASCII.
-fn line(progress: &Progress, total: Option<u64>, elapsed: Duration) -> String {
+pub fn line(progress: &Progress, total: Option<u64>, elapsed: Duration) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let read = progress.input_bytes.get();
     let of_total = match total {
@@ -93,7 +36,8 @@ mod tests {
         let xml = format!("<r>{}</r>", "<i>12345</i>".repeat(10_000));
         let progress = Progress::default();
         let source = Source::default();
-        feed::convert_watched(&plan, &source, xml.as_bytes(), io::sink(), None, &progress).unwrap();
+        let (input, output) = (xml.as_bytes(), std::io::sink());
+        feed::convert_watched(&plan, &source, input, output, None, &progress).unwrap();
         let told = |total| line(&progress, total, Duration::from_secs(2));
         assert_eq!(
             told(Some(240_014)),

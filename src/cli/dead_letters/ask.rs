@@ -8,7 +8,8 @@ use std::{
     fs,
     io::{self, BufRead, IsTerminal, Write},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use anyhow::anyhow;
@@ -19,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::letters::{self, Entry, Filter, Wanted};
 use crate::{
-    cli::{on_runtime, say, text::printable},
+    cli::{on_runtime, progress::watched, say, text::printable},
     config::Config,
     failure::Failure,
     intake::publish::{PublishError, Publisher},
@@ -36,9 +37,6 @@ const CONCURRENT: usize = 100;
 
 /// A replay that was interrupted longer ago begins anew.
 const RESUMED_FOR: Duration = Duration::from_secs(24 * 3600);
-
-/// Nothing is said of a sending that takes less.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which open letters.
 #[derive(Debug, Args)]
@@ -244,12 +242,13 @@ fn send(
     let events = events.map_err(|error| Failure::bug("name the object of a letter", error))?;
     let count = events.len();
     let pause = selection.rate.map(|rate| Duration::from_secs(1) / rate);
-    on_runtime(async {
+    let sent = AtomicUsize::new(0);
+    let sent = &sent;
+    let sending = async {
         let topics = Topics::with_prefix(&config.kafka.topic_prefix);
         let metrics = Metrics::new().intake;
         let publisher =
             Publisher::connect(&config.kafka, &topics, metrics).map_err(Failure::service)?;
-        let progress = Progress::new(count);
         let began = tokio::time::Instant::now();
         stream::iter(events.into_iter().enumerate())
             .map(|(number, event)| {
@@ -259,46 +258,26 @@ fn send(
                         let turn = u32::try_from(number).unwrap_or(u32::MAX);
                         tokio::time::sleep_until(began + pause * turn).await;
                     }
-                    publisher.append(&event).await.map(drop)
+                    publisher.append(&event).await?;
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    Ok::<_, PublishError>(())
                 }
             })
             .buffered(CONCURRENT)
-            .try_fold(progress, async |mut progress, ()| {
-                progress.one_more();
-                Ok::<_, PublishError>(progress)
-            })
+            .try_collect::<()>()
             .await
-            .map(drop)
             .map_err(Failure::service)
-    })?;
+    };
+    let line = |elapsed| line(sent.load(Ordering::Relaxed), count, elapsed);
+    watched(line, || on_runtime(sending))?;
     Ok(counted(count))
 }
 
-/// Says on a terminal how far a long sending is.
-struct Progress {
-    total: usize,
-    sent: usize,
-    said_at: Instant,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(total: usize) -> Self {
-        Self {
-            total,
-            sent: 0,
-            said_at: Instant::now(),
-            shown: io::stderr().is_terminal(),
-        }
-    }
-
-    fn one_more(&mut self) {
-        self.sent += 1;
-        if self.shown && self.said_at.elapsed() > PATIENCE {
-            self.said_at = Instant::now();
-            eprintln!("{} of {} sent", self.sent, self.total);
-        }
-    }
+/// `1200 of 10000 sent (12 %), 350 a second`.
+fn line(sent: usize, total: usize, elapsed: Duration) -> String {
+    let percent = sent * 100 / total.max(1);
+    let rate = sent as f64 / elapsed.as_secs_f64().max(0.001);
+    format!("{sent} of {total} sent ({percent} %), {rate:.0} a second")
 }
 
 /// When a replay was begun that did not come to its end, kept in the state folder: letters that failed again since then are its
