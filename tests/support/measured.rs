@@ -16,6 +16,8 @@ pub struct Measured {
     /// The largest its resident set was. Never less than that of the process that started it had been: keep that one small.
     pub peak_bytes: u64,
     pub took: Duration,
+    /// What of that a processor worked for it.
+    pub cpu: Duration,
 }
 
 /// Runs a command, whose standard input and output the caller has seen to. It is killed when it has not ended within `patience`.
@@ -48,7 +50,12 @@ pub fn run_fed(
         // In KiB on Linux.
         peak_bytes: u64::try_from(usage.ru_maxrss).expect("a size") << 10,
         took: started.elapsed(),
+        cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
     }
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    Duration::from_secs_f64(time.tv_sec as f64 + 1e-6 * time.tv_usec as f64)
 }
 
 /// Waits for the child and takes the account of what it used, which the standard library leaves out.
