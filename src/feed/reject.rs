@@ -71,6 +71,9 @@ pub struct Rejection {
 
 const MAX_EXCERPT_CHARS: usize = 120;
 
+/// What an excerpt is made of; no character of UTF-8 has more than four bytes.
+pub(super) const EXCERPT_BYTES: usize = 4 * MAX_EXCERPT_CHARS;
+
 /// The kinds of rejection. The codes are part of the dead-letter contract: they never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -283,7 +286,7 @@ impl Rejection {
 
 /// The beginning of `text` as one printable line; `None` when there is nothing to show.
 pub(super) fn excerpt(text: &[u8]) -> Option<String> {
-    let head = &text[..text.len().min(4 * MAX_EXCERPT_CHARS)];
+    let head = &text[..text.len().min(EXCERPT_BYTES)];
     let printable: String = String::from_utf8_lossy(head)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

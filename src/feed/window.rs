@@ -10,7 +10,7 @@ use simdutf8::compat::from_utf8;
 
 use super::container::{Stream, too_large};
 use super::limits::Limits;
-use super::reject::{ConvertError, Place, Reason, Rejection};
+use super::reject::{ConvertError, EXCERPT_BYTES, Place, Reason, Rejection};
 
 /// No character of UTF-8 has more bytes.
 const CHARACTER_BYTES: usize = 4;
@@ -99,6 +99,24 @@ impl<'s, 'r> Window<'s, 'r> {
     pub fn read_on(&mut self) -> Result<(), ConvertError> {
         let len = self.rest().len();
         self.check(len)?;
+        self.fill((2 * len).min(len + self.limits.record_bytes).max(1))
+    }
+
+    /// What comes next, as much of it as an excerpt has: the same however the bytes arrive.
+    #[cold]
+    pub fn upcoming(&mut self) -> &str {
+        while self.failure.is_none() && !self.is_over && self.rest().len() < EXCERPT_BYTES {
+            if let Err(error) = self.fill(EXCERPT_BYTES) {
+                // Whoever reads on after this meets it.
+                self.failure = Some(error);
+            }
+        }
+        self.rest()
+    }
+
+    /// Reads until the rest has `wanted` bytes, or the file is over, or an error follows what the rest has.
+    fn fill(&mut self, wanted: usize) -> Result<(), ConvertError> {
+        let len = self.rest().len();
         self.count_to(self.start);
         self.text.drain(..self.start);
         self.passed += self.start as u64;
@@ -106,12 +124,15 @@ impl<'s, 'r> Window<'s, 'r> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let wanted = (2 * len).min(len + self.limits.record_bytes).max(1);
         while !self.is_over && self.text.len() < wanted {
             self.stream.allow();
             let has_grown = self.text.len() > len;
             if let Err(error) = self.stream.peek(CHARACTER_BYTES) {
-                if !has_grown {
+                // What may stand before it is fewer bytes than were wanted; half a character among them is nothing.
+                if !self.stream.buffered().is_empty() {
+                    let _ = self.take_text();
+                }
+                if self.text.len() == len {
                     return Err(error);
                 }
                 self.failure = Some(error);

@@ -65,8 +65,8 @@ impl<'s, 'r> Scanner<'s, 'r> {
     }
 
     /// What comes next, for a rejection.
-    pub fn upcoming(&self) -> &[u8] {
-        self.window.rest().as_bytes()
+    pub fn upcoming(&mut self) -> &[u8] {
+        self.window.upcoming().as_bytes()
     }
 
     pub fn begin_record(&mut self) {

@@ -162,21 +162,47 @@ proptest! {
 
     #[test]
     fn any_rows_give_an_output_or_a_named_reason(
-        pieces in prop::collection::vec(prop::sample::select(vec![
-            "a", "b", ",", ";", "\t", "|", "\"", "\"\"", "'", "\n", "\r\n", "\r", "#", " ", "é", "1", "\0", ".", "/", "@",
-        ]), 0..60),
-        bytes in prop::collection::vec(any::<u8>(), 0..4),
+        input in rows(),
         pick in 0..6usize,
     ) {
         let toml = [
             "", "format = 'csv'", "format = 'tsv'", "format = 'csv'\nfields = { x = 'a', y = { path = 'b/a', required = true } }",
             "format = 'csv'\ncsv = { delimiter = ',', quote = '', comment = '#', trim = true }", "format = 'csv'\ncsv = { header = false, columns = ['a', 'b'] }",
         ][pick];
-        let input = [pieces.concat().as_bytes(), &bytes].concat();
         if let Ok(output) = run(&plan_within(Limits::default(), toml), &*input) {
             prop_assert!(serde_json::from_str::<Value>(&output).is_ok(), "{}", output);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What is looked at to find the dialect is at hand at once, so it stands before them here.
+    #[test]
+    fn any_split_of_any_rows_gives_the_same(
+        input in rows(),
+        sizes in prop::collection::vec(1..8usize, 1..5),
+        options in prop::sample::select(vec!["", "comment = '#', trim = true, ", "quote = \"'\", "]),
+        record_bytes in 10..200usize,
+    ) {
+        let toml = format!("format = 'csv'\ncsv = {{ {options}delimiter = ',', header = false, columns = ['a', 'b'] }}\nmax_rejected = '90%'");
+        let plan = plan_within(Limits { record_bytes, ..Limits::default() }, &toml);
+        let before = "\n".repeat(70_000);
+        let pieces = Pieces { rest: &input, sizes, next: 0 };
+        let whole = [before.as_bytes(), &input].concat();
+        prop_assert_eq!(run(&plan, before.as_bytes().chain(pieces)), run(&plan, &*whole), "{}", toml);
+    }
+}
+
+fn rows() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "a", "b", ",", ";", "\t", "|", "\"", "\"\"", "'", "\n", "\r\n", "\r", "#", " ", "é", "1",
+        "\0", ".", "/", "@",
+    ]);
+    let bytes = prop::collection::vec(any::<u8>(), 0..4);
+    (prop::collection::vec(piece, 0..60), bytes)
+        .prop_map(|(pieces, bytes)| [pieces.concat().as_bytes(), &bytes].concat())
 }
 
 /// Ways to write the same thing, one after another.

@@ -154,3 +154,47 @@ proptest! {
         }
     }
 }
+
+/// What a format is told by is at hand at once, so these begin after it.
+#[test]
+fn what_is_refused_is_shown_alike_however_it_arrives() {
+    let comments = "<!-- -->\n".repeat(600);
+    let spaces = " ".repeat(5_000);
+    let long = "x".repeat(300);
+    for (toml, before, after) in [
+        (
+            "",
+            &comments,
+            format!("<r>\n<p <q/>{long}</r>").into_bytes(),
+        ),
+        (
+            "format = 'json'",
+            &spaces,
+            format!("[{{\"a\" 1, \"{long}\"}}]").into_bytes(),
+        ),
+        (
+            "format = 'json'\nfields = { a = 'a' }",
+            &spaces,
+            format!("[{{\"a\": {{\"{long}\": 1}}}}]").into_bytes(),
+        ),
+        // What is wrong stands before half a character.
+        (
+            "format = 'json'\nencoding = 'shift_jis'",
+            &spaces,
+            b"}}\x81".to_vec(),
+        ),
+    ] {
+        let plan = plan_within(Limits::default(), toml);
+        let whole = [before.as_bytes(), &after].concat();
+        let refused = run(&plan, &*whole).unwrap_err();
+        let sizes = vec![1];
+        let pieces = Pieces {
+            rest: &after,
+            sizes,
+            next: 0,
+        };
+        let in_pieces = run(&plan, before.as_bytes().chain(pieces)).unwrap_err();
+        assert_eq!(in_pieces, refused, "{toml}");
+        assert!(refused.excerpt.is_some(), "{toml}");
+    }
+}

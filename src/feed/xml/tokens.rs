@@ -108,13 +108,11 @@ impl<'s, 'r> Tokens<'s, 'r> {
         self.name_len
     }
 
-    /// The piece in hand, or as much of it as has been read, for a rejection.
-    pub fn excerpt(&self) -> &[u8] {
-        let rest = self.window.rest().as_bytes();
-        if self.len > 0 {
-            &rest[..self.len]
-        } else {
-            rest
+    /// The piece in hand, or the beginning of what is none, for a rejection.
+    pub fn excerpt(&mut self) -> &[u8] {
+        match self.len {
+            0 => self.window.upcoming().as_bytes(),
+            _ => self.str().as_bytes(),
         }
     }
 
