@@ -317,19 +317,29 @@ mod tests {
     #[test]
     fn the_thread_ends_when_its_reader_is_dropped_wherever_it_is() {
         /// Reads as much as it gives, or ten times as much.
-        struct Decoder(Compressed, Arc<()>, usize);
+        struct Decoder {
+            input: Compressed,
+            factor: usize,
+            _alive: Arc<()>,
+        }
         impl Read for Decoder {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                for _ in 1..self.2 {
-                    self.0.read_exact(&mut buffer[..1_000])?;
+                for _ in 1..self.factor {
+                    self.input.read_exact(&mut buffer[..1_000])?;
                 }
-                self.0.read(buffer)
+                self.input.read(buffer)
             }
         }
         for (reads, factor) in [(0, 1), (1, 1), (20, 1), (0, 10_000), (3, 1_000)] {
             let alive = Arc::new(());
             let held = Arc::clone(&alive);
-            let mut ahead = start(io::repeat(0), move |input| Ok(Decoder(input, held, factor)));
+            let mut ahead = start(io::repeat(0), move |input| {
+                Ok(Decoder {
+                    input,
+                    factor,
+                    _alive: held,
+                })
+            });
             for _ in 0..reads {
                 assert!(ahead.read(&mut [0; 1_000]).unwrap() > 0);
             }
