@@ -111,9 +111,8 @@ pub fn xml_fields(input: &[u8]) {
     let outcomes = check_all(&FEEDS, input);
     same_records(&outcomes[0], &outcomes[1]);
     same_records(&outcomes[0], &outcomes[2]);
-    for outcome in &outcomes {
-        no_worse_formed(&outcomes[0], outcome);
-    }
+    // Not of the others: where a feed binds prefixes, attributes outside records are read, too.
+    no_worse_formed(&outcomes[0], &outcomes[1]);
 }
 
 /// What is asked for decides nothing about how many records there are.
