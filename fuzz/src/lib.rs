@@ -12,8 +12,11 @@ use feedmill::feed::{Limits, Plan, Reason};
 use promises::{Outcome, check, is_plain};
 use serde_json::Value;
 
+/// A name, and what is done with any bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// By name, as `just fuzz` and the folders of seeds have them.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [Target; 9] = [
     ("xml_whole", xml_whole),
     ("xml_fields", xml_fields),
     ("json", json),

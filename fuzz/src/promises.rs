@@ -215,7 +215,7 @@ impl<'a> Pieces<'a> {
 impl Read for Pieces<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let random = self.next_random();
-        if random % 64 == 0 {
+        if random.is_multiple_of(64) {
             return Err(io::ErrorKind::Interrupted.into());
         }
         let size = (1 + (random >> 8) % self.largest) as usize;
