@@ -256,6 +256,10 @@ async fn a_bucket_that_is_away_under_load_burns_no_attempt_and_everything_drains
     }
     // Every event has been sent away, and the first of them have come back more than once.
     waits(&worker, 3 * FILES).await;
+    // For a longer look by hand: how long the bucket stays away after that.
+    let longer = std::env::var("FEEDMILL_AWAY_SECS").ok();
+    let longer = longer.and_then(|text| text.parse().ok()).unwrap_or(0);
+    tokio::time::sleep(std::time::Duration::from_secs(longer)).await;
     let (_, metrics) = worker.get("/metrics").await;
     let open = format!("feedmill_breaker_open{{bucket=\"{bucket}\"}} ");
     assert!(metrics.contains(&format!("{open}1")), "{metrics}");
