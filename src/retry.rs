@@ -9,6 +9,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tracing::{info, warn};
 
 use crate::{
+    config::pause,
     kafka::{
         Decoded, Finished, GivenUp, Input, OutRecord, Position, RawRecord, Slot, Stage,
         StageSettings, StateBytes,
@@ -21,6 +22,8 @@ use crate::{
 pub struct Retry {
     topic: String,
     tier: String,
+    /// How long the events of this topic wait, as its name says.
+    longest: Option<Duration>,
     events: Arc<str>,
     rejected: Arc<str>,
     metrics: RetryMetrics,
@@ -36,6 +39,7 @@ impl Retry {
         Self {
             topic: topic.to_owned(),
             tier: tier.to_owned(),
+            longest: pause::length(tier),
             events: topics.events.as_str().into(),
             rejected: topics.rejected_notifications.as_str().into(),
             metrics,
@@ -81,9 +85,19 @@ impl Retry {
     }
 }
 
-/// How long an event still has to wait, by this machine's clock.
-fn wait(event: &ObjectEvent, now: Millis) -> Option<Duration> {
-    let due = event.not_before?;
+/// How long an event still has to wait: until its time, and never longer than its tier after the broker has taken it, so that a
+/// worker whose clock is ahead does not hold up what others sent to wait behind it.
+fn wait(
+    event: &ObjectEvent,
+    appended_at: Option<i64>,
+    longest: Option<Duration>,
+    now: Millis,
+) -> Option<Duration> {
+    let longest = longest.and_then(|longest| i64::try_from(longest.as_millis()).ok());
+    let last = appended_at
+        .zip(longest)
+        .map_or(i64::MAX, |(at, longest)| at.saturating_add(longest));
+    let due = Millis(event.not_before?.0.min(last));
     u64::try_from(due.0.saturating_sub(now.0))
         .ok()
         .filter(|millis| *millis > 0)
@@ -106,7 +120,7 @@ impl Stage for Retry {
             Some(Err(error)) => return Decoded::Unreadable(error.to_string()),
             Some(Ok(event)) => event,
         };
-        match wait(&event, Millis::now()) {
+        match wait(&event, record.timestamp, self.longest, Millis::now()) {
             Some(wait) => Decoded::Later(wait),
             None => Decoded::Answer(self.returned(&event, record)),
         }
@@ -191,6 +205,7 @@ mod tests {
                 partition: 3,
                 offset: 9,
             },
+            timestamp: Some(Millis::now().0),
             key: b"b/k".to_vec(),
             value,
         }
@@ -225,6 +240,19 @@ mod tests {
             panic!("it did not wait");
         };
         assert!(wait > Duration::from_secs(55) && wait <= Duration::from_secs(60));
+    }
+
+    #[test]
+    fn an_event_from_a_clock_that_is_ahead_waits_no_longer_than_its_tier() {
+        let Decoded::Later(wait) = stage().decode(&due_in(3_600_000)) else {
+            panic!("it did not wait");
+        };
+        assert!(wait <= Duration::from_secs(60), "{wait:?}");
+        let old = RawRecord {
+            timestamp: Some(Millis::now().0 - 60_000),
+            ..due_in(3_600_000)
+        };
+        assert!(matches!(stage().decode(&old), Decoded::Answer(_)));
     }
 
     #[test]

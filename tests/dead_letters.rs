@@ -121,6 +121,15 @@ async fn open_letters_are_listed_filtered_counted_and_shown_with_their_place() {
         .collect();
     assert_eq!(closed.len(), 1);
     assert_eq!(closed[0]["id"], mended.as_str());
+    // Ids of one minute begin alike.
+    for command in [
+        &["show", "0"][..],
+        &["discard", "0", "--why", "x"],
+        &["replay", "0"],
+    ] {
+        let unclear = desk(&world, command).await;
+        assert_eq!(unclear.code(), Some(USAGE), "{unclear:#?}");
+    }
     let groups = said(&world, &["list", "--group"]).await;
     assert_eq!(groups.lines().count(), 2, "{groups}");
 
@@ -164,6 +173,12 @@ async fn a_replay_converts_what_was_mended_and_counts_what_fails_again_until_it_
     let broken = worker(&world).await;
     let letter = refuse(&world, key, file(1).xml(), "missing_field").await;
 
+    let unset = desk(
+        &world,
+        &["discard", "", "--why", "a variable that is not set"],
+    )
+    .await;
+    assert_eq!(unset.code(), Some(USAGE), "{unset:#?}");
     let dry = said(&world, &["replay", "--all", "--dry-run"]).await;
     assert!(
         dry.contains(&letter) && dry.contains("would replay 1 letter"),

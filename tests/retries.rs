@@ -191,6 +191,7 @@ async fn a_newer_version_overtakes_and_an_old_failure_says_nothing_about_it() {
     let object = format!("s3://{}/{KEY}", world.origin.input_bucket);
     let told = world.run_cli(&["explain", &object]).await.stdout;
     assert!(told.contains("waits in the retry topic 1s"), "{told}");
+    assert!(!told.contains("its result is not there"), "{told}");
     gate.open();
     let (second, _) = convert(&world, KEY, &file(2)).await;
     // It comes back to a bucket that fails again, to its end.
@@ -231,7 +232,58 @@ async fn a_tier_that_left_the_configuration_is_still_emptied() {
     assert_healthy(&world, &[(KEY, Some(file(1).json()))]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discarded_letter_of_used_up_attempts_settles_the_version_that_failed() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let settings = without_breaker();
+    let world = stack.world("given-up").settings(&settings).create().await;
+    let gate = Gate::before(&stack.s3_endpoint).await;
+    let _worker = start_behind(&world, &gate).await;
+    convert(&world, KEY, &file(1)).await;
+    gate.fail(KEY, Fault::Status(403, "AccessDenied"));
+    let second = world.put(KEY, file(2).xml()).await;
+    let refused = observe(&world, KEY, Some(&second)).await;
+    assert_refused(&refused, "s3_denied");
+    let discard = ["dead-letters", "discard", "--all", "--why", "not ours"];
+    let done = world.run_cli(&discard).await;
+    assert_eq!(done.code(), Some(0), "{done:#?}");
+    assert!(world.settles_within(PATIENCE).await);
+    gate.open();
+    let again = observe(&world, KEY, Some(&second)).await;
+    assert_outcome(&again, Outcome::Duplicate);
+    assert_eq!(again.status, Some(Status::Discarded));
+    assert_output(&world, KEY, &file(1)).await;
+}
+
 // The breaker
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_denied_one_by_one_do_not_make_their_bucket_count_as_away() {
+    const FILES: usize = 8;
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let settings = format!("{TIERS}\nbreaker = {{ failures = 3, pause = \"500ms\" }}\n");
+    let world = stack.world("denied").settings(&settings).create().await;
+    let gate = Gate::before(&stack.s3_endpoint).await;
+    let mut worker = start_behind(&world, &gate).await;
+    gate.fail("products/denied/", Fault::Status(403, "AccessDenied"));
+    let mut events = Vec::new();
+    for number in 0..FILES {
+        let key = format!("products/denied/{number}.xml");
+        let etag = world.put(&key, ProductFile::new(&key, 1).xml()).await;
+        events.push(world.announce(&key, Some(etag.as_str())).await);
+    }
+    for event in events {
+        let result = world.wait_for_result(event, PATIENCE).await;
+        assert_refused(&result, "s3_denied");
+        assert_eq!(result.attempt, 2, "its attempts are counted: {result:#?}");
+    }
+    let (_, metrics) = worker.get("/metrics").await;
+    assert!(!metrics.contains("feedmill_breaker_open{"), "{metrics}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_is_away_under_load_burns_no_attempt_and_everything_drains_when_it_is_back() {
@@ -331,7 +383,7 @@ key = "{{bucket}}/{{key}}.json"
     );
     let world = stack.world("pace").settings(&settings).create().await;
     let gate = Gate::before(&stack.s3_endpoint).await;
-    let _worker = start_behind(&world, &gate).await;
+    let mut worker = start_behind(&world, &gate).await;
     gate.fail(&name, Fault::Status(403, "AccessDenied"));
     let pace = async |round: &str| {
         let mut keys = Vec::new();
@@ -358,6 +410,11 @@ key = "{{bucket}}/{{key}}.json"
         world.send(&ObjectEvent::observed(&object, "test")).await;
     }
     let beside = pace("beside").await;
+    let (_, metrics) = worker.get("/metrics").await;
+    let open = format!("feedmill_breaker_open{{bucket=\"{name}\"}} 1");
+    assert!(metrics.contains(&open), "{metrics}");
+    assert!(gate.methods(&name).len() >= 5, "it was not asked");
+    assert!(world.results().iter().all(|result| result.bucket != name));
     println!("{FILES} files: {alone:?} alone, {beside:?} beside a bucket that refuses");
     // The figure is within a few per cent on a quiet machine; a bucket that held others up would cost seconds.
     revoked.remove().await;

@@ -7,15 +7,18 @@ use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse::<Span>()
-        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
-        .ok()
-        .and_then(|length| Duration::try_from(length).ok())
-        .ok_or_else(|| {
-            D::Error::custom(format_args!(
-                "expected a length of time such as \"3h\", \"90s\" or \"500ms\", found {text:?}"
-            ))
-        })
+    length(&text).ok_or_else(|| {
+        D::Error::custom(format_args!(
+            "expected a length of time such as \"3h\", \"90s\" or \"500ms\", found {text:?}"
+        ))
+    })
+}
+
+/// The length of time that a text says.
+pub fn length(text: &str) -> Option<Duration> {
+    let span = text.parse::<Span>().ok()?;
+    let length = span.to_duration(SpanRelativeTo::days_are_24_hours());
+    Duration::try_from(length.ok()?).ok()
 }
 
 pub fn serialize<S: Serializer>(length: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

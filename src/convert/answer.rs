@@ -15,6 +15,9 @@ use crate::{
 /// Longest text kept of a path or an excerpt, in bytes.
 const PLACE_BYTES: usize = 500;
 
+/// Stands for a message where nothing of the files' contents may be told.
+const NO_EXCERPTS: &str = "left out, for it may quote the file: dead_letters.excerpts is off";
+
 /// Longest message kept in a header, in bytes.
 const HEADER_BYTES: usize = 200;
 
@@ -61,6 +64,8 @@ pub struct Refusal {
     pub path: Option<String>,
     pub excerpt: Option<String>,
     pub rejected: Rejected,
+    /// The conversion engine says it, and may quote the file.
+    pub is_of_engine: bool,
 }
 
 impl Refusal {
@@ -88,6 +93,7 @@ impl From<Rejection> for Refusal {
             byte_offset: number(rejection.byte_offset),
             path: text(rejection.path),
             excerpt: text(rejection.excerpt),
+            is_of_engine: true,
             ..Self::new(rejection.reason.code(), rejection.message)
         }
     }
@@ -307,7 +313,15 @@ impl Answer<'_> {
                     Some(event.id.to_string()),
                 )
             }
-            Ending::Discarded => settled(None, Some(Status::Discarded), old.outputs.clone(), None),
+            // The version that failed counts as settled, or the sweep would bring it back.
+            Ending::Discarded => {
+                let version = event.etag.clone().map(|etag| Version {
+                    etag,
+                    version_id: event.version_id.clone(),
+                });
+                let outputs = old.outputs.clone();
+                settled(version.as_ref(), Some(Status::Discarded), outputs, None)
+            }
             Ending::Missing if self.state.is_some() => Change::Forget,
             Ending::Missing | Ending::Duplicate | Ending::Superseded { .. } | Ending::Ignored => {
                 Change::None
@@ -347,7 +361,7 @@ impl Answer<'_> {
             size: event.size,
             stage: "convert".into(),
             reason: refusal.reason.into(),
-            message: refusal.message.clone(),
+            message: self.message(refusal),
             record: refusal.record,
             line: refusal.line,
             column: refusal.column,
@@ -368,6 +382,14 @@ impl Answer<'_> {
             event_offset: self.position.offset,
             worker: self.worker.to_owned(),
             trace_parent: event.trace_parent.clone(),
+        }
+    }
+
+    /// A message about the file may quote it.
+    fn message(&self, refusal: &Refusal) -> String {
+        match refusal.is_of_engine && !self.excerpts {
+            true => NO_EXCERPTS.to_owned(),
+            false => refusal.message.clone(),
         }
     }
 
@@ -392,6 +414,7 @@ impl Answer<'_> {
         if !self.excerpts {
             for record in &mut rejected.first {
                 record.excerpt = None;
+                record.message = NO_EXCERPTS.to_owned();
             }
         }
         let version = self.ending.version();
@@ -414,7 +437,7 @@ impl Answer<'_> {
             outcome: self.ending.outcome(),
             reason: refusal.map(|refusal| refusal.reason.to_owned()),
             message: refusal
-                .map(|refusal| refusal.message.clone())
+                .map(|refusal| self.message(refusal))
                 .or_else(|| self.why_discarded()),
             bucket: event.bucket.clone(),
             key: event.key.clone(),

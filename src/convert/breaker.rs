@@ -34,6 +34,8 @@ enum State {
         /// From then on one file may try.
         try_at: Instant,
         pause: Duration,
+        /// One has begun to, and has not failed yet.
+        is_trying: bool,
         why: S3Error,
     },
 }
@@ -50,12 +52,17 @@ impl Breakers {
     /// Why files that need this bucket should wait; `None` when one may go on, if only to try.
     pub fn away(&self, bucket: &str, now: Instant) -> Option<S3Error> {
         match self.lock().get_mut(bucket) {
-            Some(State::Open { try_at, pause, why }) => {
+            Some(State::Open {
+                try_at,
+                pause,
+                is_trying,
+                why,
+            }) => {
                 if now < *try_at {
                     return Some(why.clone());
                 }
                 // This one tries. The next may when its pause is over, whatever became of this one.
-                *try_at = now + *pause;
+                (*try_at, *is_trying) = (now + *pause, true);
                 None
             }
             _ => None,
@@ -80,6 +87,10 @@ impl Breakers {
             .entry(bucket.to_owned())
             .or_insert_with(|| State::Failing(Vec::new()));
         let pause = match state {
+            // What was under way when it opened says nothing new.
+            State::Open {
+                is_trying: false, ..
+            } => return true,
             State::Open { pause, .. } => (*pause * 2).min(self.settings.pause * LONGEST_PAUSE),
             State::Failing(events) => {
                 if !events.contains(&event) {
@@ -96,6 +107,7 @@ impl Breakers {
         *state = State::Open {
             try_at: now + pause,
             pause,
+            is_trying: false,
             why: error.clone(),
         };
         true
@@ -139,6 +151,13 @@ mod tests {
         assert!(fail(&breakers, 1, now));
         assert_eq!(breakers.away("b", now).unwrap().message, "HTTP 503");
         assert!(breakers.away("other", now).is_none());
+    }
+
+    #[test]
+    fn files_that_were_under_way_when_it_opened_do_not_make_the_pause_longer() {
+        let (breakers, now) = (breakers(), Instant::now());
+        assert!(fail(&breakers, 16, now));
+        assert!(breakers.away("b", now + PAUSE).is_none(), "nobody tries");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     sync::Arc,
 };
 
@@ -158,11 +158,18 @@ async fn stream<'a>(
 }
 
 fn read_failed(error: io::Error) -> Unconverted {
+    // A zip is kept on disk while it is read.
+    if matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    ) {
+        return spool_failed(error);
+    }
     Unconverted::Unread(S3Error::unavailable("GetObject", chain(&error)))
 }
 
 fn spool_failed(error: io::Error) -> Unconverted {
-    Unconverted::Unwritten(S3Error::unavailable("UploadPart", chain(&error)))
+    Unconverted::Unwritten(S3Error::disk("UploadPart", chain(&error)))
 }
 
 /// Output in memory, hashed, and full at a size.

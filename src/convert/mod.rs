@@ -249,6 +249,13 @@ impl Feed {
     }
 }
 
+/// Whether something newer was settled since the event's first attempt: an old failure must not replace it.
+fn is_overtaken(event: &ObjectEvent, state: Option<&Settled>) -> bool {
+    let first = event.first_attempt_offset;
+    let settled = state.filter(|state| state.status.is_some());
+    settled.is_some_and(|state| first.is_some_and(|first| state.generation > first))
+}
+
 impl Stage for Convert {
     type Event = ObjectEvent;
     type State = Settled;
@@ -362,7 +369,7 @@ impl Stage for Convert {
             },
             // Settled, as far as the version is known: or every sweep would bring the crashes back.
             GivenUp::Crashed { times } => Ending::Refused {
-                source: event.etag.clone().map(|etag| Version {
+                source: event.etag.clone().filter(|_| !is_overtaken(event, state.as_deref())).map(|etag| Version {
                     etag,
                     version_id: event.version_id.clone(),
                 }),

@@ -98,7 +98,7 @@ async fn send(
     file: File,
     part_bytes: u64,
 ) -> Result<(Bytes, String), WriteError> {
-    let failed = |error| WriteError::Failed(S3Error::unavailable("UploadPart", chain(&error)));
+    let failed = |error| WriteError::Failed(S3Error::disk("UploadPart", chain(&error)));
     let mut file = tokio::fs::File::from_std(file);
     let mut left = file.metadata().await.map_err(failed)?.len();
     let mut hash = Sha256::new();

@@ -27,7 +27,7 @@ use crate::{
     feed,
     kafka::{Position, Slot},
     object::{ETag, ObjectRef},
-    s3::{Failure, S3Error},
+    s3::{Failure, S3Error, probe},
     topics::{Millis, ObjectEvent, Outcome, Output},
 };
 
@@ -118,11 +118,9 @@ impl Settling<'_> {
                         bucket = self.object.bucket(), key = self.object.key(), event_id = %self.event.id,
                         failures, %error, "attempt failed"
                     );
-                    let now = Instant::now();
-                    if self
-                        .stage
-                        .breakers
-                        .failed(&bucket, self.event.id, &error, now)
+                    let breakers = &self.stage.breakers;
+                    if self.is_of_bucket(&bucket, &error).await
+                        && breakers.failed(&bucket, self.event.id, &error, Instant::now())
                     {
                         return self.over(Over::Away, &error);
                     }
@@ -144,6 +142,17 @@ impl Settling<'_> {
             true => None,
             false => breakers.away(output, now),
         })
+    }
+
+    /// Whether a failure says something about the whole bucket, and not about one object or this machine.
+    async fn is_of_bucket(&self, bucket: &str, error: &S3Error) -> bool {
+        match error.failure {
+            Failure::Unavailable | Failure::NoSuchBucket | Failure::OptionRefused => true,
+            // All outputs are written alike; one source may be denied among others that are not.
+            Failure::Denied if bucket == self.stage.output.bucket => true,
+            Failure::Denied => probe::bucket(&self.s3(bucket), bucket).await.is_err(),
+            _ => false,
+        }
     }
 
     /// Here it is not waited for any longer.
@@ -225,6 +234,7 @@ impl Settling<'_> {
             let s3 = self.s3(&output.bucket);
             let standing = output::head(&s3, &output.bucket, &output.key).await;
             let standing = standing.map_err(|error| self.output_failed(error))?;
+            stage.breakers.succeeded(&output.bucket);
             let Some(standing) = standing.filter(|standing| standing.etag != output.etag) else {
                 continue;
             };
@@ -369,7 +379,9 @@ impl Settling<'_> {
     ) -> Result<Refused, Again> {
         let s3 = self.s3(&target.bucket);
         let standing = output::head(&s3, &target.bucket, &target.key).await;
-        let Some(standing) = standing.map_err(|error| self.output_failed(error))? else {
+        let standing = standing.map_err(|error| self.output_failed(error))?;
+        self.stage.breakers.succeeded(&target.bucket);
+        let Some(standing) = standing else {
             return Ok(Refused::StartOver(Expected::Nothing));
         };
         let named = self.named_output(&target.bucket, &target.key).is_some();

@@ -46,11 +46,13 @@ struct Begun {
     alone: bool,
 }
 
-/// An event under way. Dropped, it has ended, unless by a panic: that is a crash of its own.
+/// An event under way. Dropped before it has ended, because its work was cancelled, it stays as suspect as it was; a panic is a
+/// crash of its own.
 #[derive(Debug)]
 pub struct UnderWay {
     journal: Journal,
     position: Position,
+    has_ended: bool,
 }
 
 impl Journal {
@@ -108,6 +110,7 @@ impl Journal {
         UnderWay {
             journal: self.clone(),
             position,
+            has_ended: false,
         }
     }
 
@@ -126,15 +129,30 @@ impl Journal {
         inner.note(&line('-', position));
     }
 
+    /// What it has begun may still be running, so it is not forgotten; but it is alone no more.
+    fn cancelled(&self, position: Position) {
+        let mut inner = self.lock();
+        inner.begun.insert(position, Begun { alone: false });
+        inner.note(&line('+', position));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl UnderWay {
+    /// Its work is over: it is innocent.
+    pub fn ended(mut self) {
+        self.has_ended = true;
+        self.journal.end(self.position);
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.journal.end(self.position);
+        if !self.has_ended && !std::thread::panicking() {
+            self.journal.cancelled(self.position);
         }
     }
 }
@@ -276,7 +294,7 @@ mod tests {
     fn what_was_under_way_is_suspect_and_what_had_ended_is_not() {
         let folder = Folder::new();
         let journal = folder.journal();
-        drop(journal.begin(at(1), false));
+        journal.begin(at(1), false).ended();
         forget(journal.begin(at(2), false));
         forget(journal.begin(at(4), false));
         let next = folder.journal();
@@ -298,7 +316,7 @@ mod tests {
         let journal = folder.journal();
         assert_eq!(journal.crashes(at(1)), Some(MAX_CRASHES));
         assert_eq!(journal.crashes(at(2)), Some(0));
-        drop(journal.begin(at(2), true));
+        journal.begin(at(2), true).ended();
         assert_eq!(journal.crashes(at(2)), None);
         assert_eq!(folder.journal().crashes(at(2)), None);
     }
@@ -317,6 +335,17 @@ mod tests {
         assert_eq!(other.crashes(at(1)), Some(0));
         other.is_of(&log("another"));
         assert_eq!(other.crashes(at(1)), None);
+    }
+
+    #[test]
+    fn who_is_cancelled_stays_as_suspect_as_before() {
+        let folder = Folder::new();
+        forget(folder.journal().begin(at(1), true));
+        let journal = folder.journal();
+        assert_eq!(journal.crashes(at(1)), Some(1));
+        drop(journal.begin(at(1), true));
+        assert_eq!(journal.crashes(at(1)), Some(1));
+        assert_eq!(folder.journal().crashes(at(1)), Some(1));
     }
 
     #[test]
@@ -344,7 +373,7 @@ mod tests {
         let journal = folder.journal();
         let long = journal.begin(at(0), false);
         for offset in 1..100_000 {
-            drop(journal.begin(at(offset), false));
+            journal.begin(at(offset), false).ended();
         }
         assert!(fs::metadata(folder.path()).unwrap().len() <= LONGEST + 100);
         forget(long);

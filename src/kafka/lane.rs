@@ -261,6 +261,7 @@ fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
             partition: message.partition(),
             offset: message.offset(),
         },
+        timestamp: message.timestamp().to_millis(),
         key: message.key().unwrap_or_default().to_vec(),
         value: message.payload().map(<[u8]>::to_vec),
     }

@@ -66,6 +66,8 @@ pub struct Position {
 #[derive(Debug, Clone)]
 pub struct RawRecord {
     pub position: Position,
+    /// Milliseconds since 1970, by the clock that the topic's `message.timestamp.type` names.
+    pub timestamp: Option<i64>,
     pub key: Vec<u8>,
     pub value: Option<Vec<u8>>,
 }

@@ -88,8 +88,12 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Waits without the slot, then for a slot again.
+    /// Waits without the slot, then for a slot again; but alone, if it is alone.
     pub async fn pause(&mut self, pause: Duration) {
+        // Who has to be alone stays so: what would begin meanwhile could be to blame for what happens.
+        if self.events > 1 {
+            return sleep(pause).await;
+        }
         self.held = None;
         sleep(pause).await;
         self.hold().await;
@@ -160,8 +164,11 @@ mod tests {
         let first = slots.take(1).await;
         assert!(slots.take_alone(1).now_or_never().is_none());
         drop(first);
-        let alone = slots.take_alone(1).await;
+        let mut alone = slots.take_alone(1).await;
         assert!(slots.take(1).now_or_never().is_none());
+        let pause = alone.pause(Duration::from_millis(20));
+        let (_, other) = tokio::join!(pause, async { slots.take(1).now_or_never().is_some() });
+        assert!(!other, "somebody else began meanwhile");
         drop(alone);
         assert!(slots.take(1).now_or_never().is_some());
     }

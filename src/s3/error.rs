@@ -32,6 +32,8 @@ pub enum Failure {
     OptionRefused,
     /// Credentials or policy (401, 403), or there are no credentials to be had.
     Denied,
+    /// This machine's own disk, on the way between S3 and S3.
+    Disk,
     /// Anything that may pass: 5xx, throttling, time-outs, connections.
     Unavailable,
 }
@@ -49,6 +51,7 @@ impl Failure {
             Self::Refused => "s3_refused",
             Self::OptionRefused => "s3_option_refused",
             Self::Denied => "s3_denied",
+            Self::Disk => "worker_disk",
             Self::Unavailable => "s3_unavailable",
         }
     }
@@ -97,6 +100,14 @@ impl S3Error {
             operation,
             failure,
             message: message + advice,
+        }
+    }
+
+    /// This machine's disk is full, or broken.
+    pub fn disk(operation: &'static str, message: impl std::fmt::Display) -> Self {
+        Self {
+            failure: Failure::Disk,
+            ..Self::unavailable(operation, message)
         }
     }
 

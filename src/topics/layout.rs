@@ -45,7 +45,15 @@ pub fn specs(config: &Config) -> Vec<TopicSpec> {
         kept(&topics.rejected_notifications, 1, 7),
     ];
     // As many partitions as `events`: an event waits in the number of its own, and comes back to it.
-    let retries = config.retry.tiers.iter().map(|tier| topics.retry(tier));
-    specs.extend(retries.map(|name| kept(&name, kafka.partitions, 30)));
+    specs.extend(config.retry.tiers.iter().map(|tier| {
+        let mut spec = kept(&topics.retry(tier), kafka.partitions, 30);
+        // How long an event has waited is told by the brokers' clock, not by that of the worker that sent it here.
+        spec.config
+            .push(("message.timestamp.type", "LogAppendTime".into()));
+        TopicSpec {
+            checked: &["cleanup.policy", "message.timestamp.type"],
+            ..spec
+        }
+    }));
     specs
 }

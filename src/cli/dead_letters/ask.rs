@@ -4,7 +4,6 @@
 //! twice: so an event that is sent again is harmless, and an idempotent producer is all that is needed.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{self, BufRead, IsTerminal, Write},
     path::{Path, PathBuf},
@@ -83,7 +82,7 @@ pub struct Discard {
 pub fn replay(config: &Config, arguments: &Replay) -> Result<(), Failure> {
     let selection = &arguments.selection;
     let bookmark = Bookmark::of_this_command(config);
-    let begun = match arguments.anew || selection.dry_run {
+    let begun = match arguments.anew {
         true => None,
         false => bookmark.read(),
     };
@@ -93,8 +92,10 @@ pub fn replay(config: &Config, arguments: &Replay) -> Result<(), Failure> {
         ))?;
     }
     let open = selection.letters(config)?;
-    let failed_before =
-        |entry: &Entry| begun.is_none_or(|begun| entry.letter.last_failed_at < begun);
+    // A letter that was never replayed is not of its doing.
+    let failed_before = |Entry { letter, .. }: &Entry| {
+        letter.replays == 0 || begun.is_none_or(|begun| letter.last_failed_at < begun)
+    };
     let (parked, mut open): (Vec<_>, Vec<_>) = open
         .into_iter()
         .filter(failed_before)
@@ -107,6 +108,10 @@ pub fn replay(config: &Config, arguments: &Replay) -> Result<(), Failure> {
         ))?;
     }
     open.retain(Entry::is_open);
+    if open.is_empty() {
+        // It was at its end already; the next time is a replay of its own.
+        bookmark.remove();
+    }
     if !selection.is_go(&open, "replay")? {
         return Ok(());
     }
@@ -152,6 +157,7 @@ fn about(letter: &DeadLetter, intent: Intent) -> Result<ObjectEvent, ObjectRefEr
     let object = ObjectRef::try_new(letter.bucket.clone(), letter.key.clone())?;
     Ok(ObjectEvent {
         etag: letter.etag.clone(),
+        version_id: letter.version_id.clone(),
         size: letter.size,
         intent,
         intent_id: Some(letter.id.clone()),
@@ -162,6 +168,11 @@ fn about(letter: &DeadLetter, intent: Intent) -> Result<ObjectEvent, ObjectRefEr
 impl Selection {
     /// The open letters that are meant, by the time of their last failure.
     fn letters(&self, config: &Config) -> Result<Vec<Entry>, Failure> {
+        if self.ids.iter().any(String::is_empty) {
+            return Err(Failure::usage(anyhow!(
+                "tell which letters are meant: an id is empty"
+            )));
+        }
         if self.ids.is_empty() && self.filter.is_empty() && !self.all {
             return Err(Failure::usage(anyhow!(
                 "tell which letters are meant: give ids, filters such as --reason and --feed, or --all"
@@ -173,14 +184,20 @@ impl Selection {
         let open = letters::read(config, Wanted::Open, |letter| {
             named(letter) && self.filter.takes(letter)
         })?;
-        let missing: BTreeSet<&str> = (self.ids.iter())
-            .filter(|id| !open.iter().any(|entry| entry.letter.id.starts_with(*id)))
-            .map(String::as_str)
-            .collect();
-        for id in missing {
-            say(format_args!(
-                "{id}: not open, or passed over by the filters"
-            ))?;
+        for id in &self.ids {
+            let meant = open.iter().filter(|entry| entry.letter.id.starts_with(id));
+            match meant.count() {
+                0 => say(format_args!(
+                    "{id}: not open, or passed over by the filters"
+                ))?,
+                1 => {}
+                // Ids of one minute begin alike: what was meant to be one letter must not become many.
+                count => {
+                    return Err(Failure::usage(anyhow!(
+                        "tell which letter is meant: {count} open ones have ids that begin with {id:?}"
+                    )));
+                }
+            }
         }
         Ok(open)
     }

@@ -102,8 +102,7 @@ pub fn read(
     drop(Admin::connect(&config.kafka).map_err(Failure::service)?);
     let reader = Reader::connect(&config.kafka).map_err(Failure::service)?;
     let topic = Topics::with_prefix(&config.kafka.topic_prefix).dead_letters;
-    let mut entries = fold(&reader, &topic, wanted).map_err(Failure::service)?;
-    entries.retain(|entry| takes(&entry.letter));
+    let mut entries = fold(&reader, &topic, wanted, takes).map_err(Failure::service)?;
     entries.sort_by(|a, b| {
         let order = |entry: &Entry| (entry.letter.last_failed_at.0, entry.letter.event_offset);
         order(a).cmp(&order(b))
@@ -111,12 +110,17 @@ pub fn read(
     Ok(entries)
 }
 
-fn fold(reader: &Reader, topic: &str, wanted: Wanted) -> Result<Vec<Entry>, ReadError> {
+fn fold(
+    reader: &Reader,
+    topic: &str,
+    wanted: Wanted,
+    takes: impl Fn(&DeadLetter) -> bool,
+) -> Result<Vec<Entry>, ReadError> {
     let mut fold = Fold::default();
     let mut scan = reader.scan(topic, 0..reader.partition_count(topic)?, Window::ALL)?;
     loop {
         match scan.step()? {
-            Step::Record(record) => fold.take(&record, wanted),
+            Step::Record(record) => fold.take(&record, wanted, &takes),
             Step::Damaged(damaged) => tracing::warn!("{damaged}"),
             Step::Quiet => {}
             Step::End => return Ok(fold.entries()),
@@ -131,13 +135,13 @@ struct Fold {
 }
 
 impl Fold {
-    /// The last record of a key tells; it is of one partition, so they come in order.
-    fn take(&mut self, record: &Record<'_>, wanted: Wanted) {
+    /// The last record of a key tells; it is of one partition, so they come in order. Only what is meant is kept.
+    fn take(&mut self, record: &Record<'_>, wanted: Wanted, takes: &impl Fn(&DeadLetter) -> bool) {
         let letter = match record.decode::<DeadLetter>() {
             Ok(letter) => letter,
             Err(damaged) => return complain(&damaged),
         };
-        let before = match letter {
+        let before = match letter.filter(takes) {
             Some(letter) => self.open.insert(record.key.clone(), letter),
             None => self.open.remove(&record.key),
         };

@@ -167,7 +167,9 @@ impl<'a> Report<'a> {
                 state.settled_at
             )
         }));
-        let unanswered = unanswered(story).filter(|told| queue.is_done(told.offset));
+        let waits = |id: Id| self.waiting.iter().any(|waiting| waiting.event_id == id);
+        let unanswered =
+            unanswered(story).filter(|told| queue.is_done(told.offset) && !waits(told.record.id));
         notes.extend(unanswered.map(|told| {
             format!(
                 "event {} is done, but its result is not there: it is no longer kept, or not visible yet; look again in a moment",

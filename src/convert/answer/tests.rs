@@ -225,3 +225,85 @@ fn an_answer_is_small_whatever_the_file_says() {
         .sum();
     assert!(bytes < 40 * 1024, "{bytes} bytes");
 }
+
+#[test]
+fn a_discarded_version_is_settled_and_one_that_was_not_named_changes_nothing() {
+    let named = ObjectEvent {
+        etag: ETag::parse("B"),
+        ..event()
+    };
+    for (event, etag) in [(named, "B"), (event(), "A")] {
+        let read = answer(Some(&with_letter()), &Ending::Discarded, &event);
+        let state = read.state.unwrap().unwrap();
+        assert_eq!(
+            (state.etag, state.status),
+            (ETag::parse(etag), Some(Status::Discarded))
+        );
+        assert_eq!(state.outputs, vec![output()]);
+    }
+}
+
+#[test]
+fn a_letter_that_settles_nothing_leaves_the_generation_and_its_request_to_the_next() {
+    let asked = ObjectEvent {
+        intent: Intent::Reconvert,
+        intent_id: Some("r2".into()),
+        ..event()
+    };
+    let ending = Ending::Refused {
+        source: None,
+        refusal: Refusal::new("s3_unavailable", "m").into(),
+    };
+    let state = answer(Some(&with_letter()), &ending, &asked).state;
+    let state = state.unwrap().unwrap();
+    assert_eq!(state.generation, 3);
+    assert_eq!(state.last_request_id.as_deref(), Some("r"));
+}
+
+#[test]
+fn without_excerpts_nothing_of_the_file_is_told_and_what_servers_say_is() {
+    const SECRET: &str = "4711-secret";
+    let mut rejection = long_rejection();
+    rejection.message = format!("{{\"card\":\"{SECRET}\"}} has no keys");
+    rejection.excerpt = Some(SECRET.into());
+    rejection.rejected = vec![rejection.clone()];
+    rejection.path = None;
+    let of_engine = Refusal::from(rejection);
+    let of_server = Refusal::new("s3_denied", "HTTP 403");
+    let topics = TopicNames::from(&Topics::with_prefix("t"));
+    let bytes = |refusal: &Refusal, excerpts| {
+        let answer = Answer {
+            topics: &topics,
+            worker: "w",
+            event: &event(),
+            position: Position {
+                partition: 0,
+                offset: 0,
+            },
+            state: None,
+            feed: None,
+            ending: &Ending::Refused {
+                source: Some(version("B")),
+                refusal: refusal.clone().into(),
+            },
+            excerpts,
+        };
+        format!(
+            "{:?}",
+            answer
+                .records()
+                .records
+                .iter()
+                .map(|record| {
+                    let value = record.value.as_deref().map(String::from_utf8_lossy);
+                    (value.map(|text| text.into_owned()), record.headers.clone())
+                })
+                .collect::<Vec<_>>()
+        )
+    };
+    assert!(bytes(&of_engine, true).contains(SECRET));
+    let told = bytes(&of_engine, false);
+    assert!(!told.contains(SECRET), "{told}");
+    assert!(told.contains("excerpts is off"));
+    assert!(bytes(&of_server, false).contains("HTTP 403"));
+}

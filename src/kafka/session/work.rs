@@ -185,11 +185,15 @@ async fn process<S: Stage>(
         }
         _ => {
             let journal = shared.journal.as_ref();
-            let _under_way = journal.map(|journal| journal.begin(position, suspicion.is_some()));
+            let under_way = journal.map(|journal| journal.begin(position, suspicion.is_some()));
             let stage = Arc::clone(&shared.stage);
-            stage
+            let finished = stage
                 .process(Arc::clone(&work.event), position, state.clone(), slot)
-                .await
+                .await;
+            if let Some(under_way) = under_way {
+                under_way.ended();
+            }
+            finished
         }
     };
     Wake::Finished(Done {
