@@ -162,13 +162,17 @@ impl<'s, 'r> Rows<'s, 'r> {
         if let (line, 1) = self.bytes() {
             return excerpt(line);
         }
+        // As the line would be if it were short of quotes: which of the two ways it was read by must not be seen.
+        let ends = &self.ends[..self.cells];
+        let last = ends.last().copied().unwrap_or(0);
+        let rest = (self.text_len > last).then_some(self.text_len);
         let mut line = Vec::new();
         let mut start = 0;
-        for &end in self.ends[..self.cells].iter().chain([&self.text_len]) {
-            line.extend_from_slice(&self.text[start..end]);
-            if end < self.text_len {
+        for (cell, end) in ends.iter().copied().chain(rest).enumerate() {
+            if cell > 0 {
                 line.push(self.dialect.delimiter);
             }
+            line.extend_from_slice(&self.text[start..end]);
             start = end;
             if line.len() > 1_000 {
                 break;

@@ -91,6 +91,15 @@ fn a_header_whose_names_cannot_be_keys_is_refused() {
 }
 
 #[test]
+fn a_row_is_shown_the_same_whichever_way_it_was_read() {
+    // A line without quotes is a row as it stands; any other goes through the parser.
+    for row in [",x,", "\"\",x,", ",\"x\","] {
+        let ragged = rejected("format = 'csv'", format!("a,b\n1,2\n{row}\n"));
+        assert_eq!(ragged.excerpt.as_deref(), Some(",x,"), "{row}");
+    }
+}
+
+#[test]
 fn a_row_of_another_length_is_refused_with_its_place() {
     let csv = "a;b\r\n\"1\r\n2\";x\r\n\r\n3;y;\"z\r\n\"\r\n4;u\r\n";
     let ragged = rejected("format = 'csv'", csv);
