@@ -22,7 +22,7 @@ use crate::{
         webhook::{self, WebhookState},
     },
     kafka::{
-        self, Runtime, RuntimeError, StageSettings, StateFolder, Status, admin::Admin,
+        self, Answers, Runtime, RuntimeError, StageSettings, StateFolder, Status, admin::Admin,
         leader::Leader,
     },
     live::Live,
@@ -133,6 +133,7 @@ async fn start(
                 NotificationTopic::new(topic, &config.kafka, &topics, metrics.intake.clone());
             let settings = stage.settings();
             let folder = folder.get()?;
+            let stage = Answers(stage);
             let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
             runtimes.push(runtime);
         }
@@ -142,6 +143,7 @@ async fn start(
             let stage = Retry::new(&topic, &tier, &topics, metrics.retry.clone());
             let settings = stage.settings();
             let folder = folder.get()?;
+            let stage = Answers(stage);
             let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
             runtimes.push(runtime);
         }

@@ -10,10 +10,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::pause,
-    kafka::{
-        Decoded, Finished, GivenUp, Input, OutRecord, Position, RawRecord, Slot, Stage,
-        StageSettings, StateBytes,
-    },
+    kafka::{Answering, Decoded, Finished, Input, OutRecord, Position, RawRecord, StageSettings},
     telemetry::metrics::RetryMetrics,
     topics::{DecodeError, Millis, ObjectEvent, RejectedNotification, Topics, decode, encode},
 };
@@ -104,11 +101,8 @@ fn wait(
         .map(Duration::from_millis)
 }
 
-impl Stage for Retry {
-    type Event = Infallible;
-    type State = Infallible;
-
-    fn decode(&self, record: &RawRecord) -> Decoded<Infallible> {
+impl Answering for Retry {
+    fn answer(&self, record: &RawRecord) -> Decoded<Infallible> {
         let event: ObjectEvent = match record.value.as_deref().map(decode) {
             None => return Decoded::Unreadable("it has no value".into()),
             Some(Err(error @ DecodeError::UnknownSchema { .. })) => {
@@ -126,23 +120,7 @@ impl Stage for Retry {
         }
     }
 
-    async fn process(
-        self: Arc<Self>,
-        event: Arc<Infallible>,
-        _: Position,
-        _: Option<Arc<Infallible>>,
-        _: &mut Slot,
-    ) -> Finished {
-        match *event {}
-    }
-
-    fn unreadable(
-        &self,
-        position: Position,
-        _: &[u8],
-        value: Option<&[u8]>,
-        reason: &str,
-    ) -> Finished {
+    fn unreadable(&self, position: Position, value: Option<&[u8]>, reason: &str) -> Finished {
         let Position { partition, offset } = position;
         warn!(
             topic = self.topic,
@@ -166,24 +144,6 @@ impl Stage for Retry {
                 headers: Vec::new(),
             }],
         }
-    }
-
-    fn read_state(&self, event: &Infallible, _: &[u8]) -> Result<Infallible, String> {
-        match *event {}
-    }
-
-    fn give_up(
-        &self,
-        event: &Infallible,
-        _: Position,
-        _: Option<Arc<Infallible>>,
-        _: GivenUp<'_>,
-    ) -> Finished {
-        match *event {}
-    }
-
-    fn fold(&self, _: Option<&[u8]>) -> Result<Option<StateBytes>, String> {
-        Ok(None)
     }
 }
 
@@ -223,7 +183,7 @@ mod tests {
     #[test]
     fn an_event_whose_time_has_come_goes_back_as_it_was_written_to_the_number_of_its_partition() {
         for record in [due_in(-1), due_in(0)] {
-            let Decoded::Answer(finished) = stage().decode(&record) else {
+            let Decoded::Answer(finished) = stage().answer(&record) else {
                 panic!("it was not returned");
             };
             let [back] = &finished.records[..] else {
@@ -236,7 +196,7 @@ mod tests {
 
     #[test]
     fn an_event_waits_until_its_time_and_no_longer() {
-        let Decoded::Later(wait) = stage().decode(&due_in(60_000)) else {
+        let Decoded::Later(wait) = stage().answer(&due_in(60_000)) else {
             panic!("it did not wait");
         };
         assert!(wait > Duration::from_secs(55) && wait <= Duration::from_secs(60));
@@ -244,7 +204,7 @@ mod tests {
 
     #[test]
     fn an_event_from_a_clock_that_is_ahead_waits_no_longer_than_its_tier() {
-        let Decoded::Later(wait) = stage().decode(&due_in(3_600_000)) else {
+        let Decoded::Later(wait) = stage().answer(&due_in(3_600_000)) else {
             panic!("it did not wait");
         };
         assert!(wait <= Duration::from_secs(60), "{wait:?}");
@@ -252,16 +212,16 @@ mod tests {
             timestamp: Some(Millis::now().0 - 60_000),
             ..due_in(3_600_000)
         };
-        assert!(matches!(stage().decode(&old), Decoded::Answer(_)));
+        assert!(matches!(stage().answer(&old), Decoded::Answer(_)));
     }
 
     #[test]
     fn what_can_not_be_read_is_copied_for_people() {
         assert!(matches!(
-            stage().decode(&record(Some(b"no avro".to_vec()))),
+            stage().answer(&record(Some(b"no avro".to_vec()))),
             Decoded::Unreadable(_)
         ));
-        let finished = stage().unreadable(record(None).position, b"b/k", Some(b"no avro"), "why");
+        let finished = stage().unreadable(record(None).position, Some(b"no avro"), "why");
         let copy = &finished.records[0];
         assert_eq!(&*copy.topic, "t.rejected-notifications");
         let copy: RejectedNotification = decode(copy.value.as_deref().unwrap()).unwrap();

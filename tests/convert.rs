@@ -12,16 +12,15 @@ use std::io::Write;
 use std::time::Duration;
 
 use convert_world::{
-    Bucket, Gate, PATIENCE, ask, assert_converted, assert_outcome, assert_output, assert_output_at,
-    assert_refused, convert, crash_after_output, drop_bytes, mirrored, observe, only_output,
-    open_letter, padded, refuse, start, start_behind, state, stop,
+    Bucket, Gate, PATIENCE, ask, assert_converted, assert_healthy, assert_outcome, assert_output,
+    assert_output_at, assert_refused, convert, crash_after_output, drop_bytes, mirrored, observe,
+    only_output, open_letter, padded, refuse, start, start_behind, state, stop,
 };
 use feedmill::object::ETag;
 use feedmill::topics::{Intent, ObjectEvent, Outcome, ResultRecord, Status};
 use futures::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
-use support::checker::Expectations;
 use support::files::ProductFile;
 use support::{Stack, WorkerOptions, World, wait_until};
 
@@ -35,17 +34,6 @@ const PART_BYTES: usize = 5 * 1024 * 1024;
 
 fn version(number: u32) -> ProductFile {
     ProductFile::new("a", number)
-}
-
-/// The world must be at rest: no event left, each source settled as expected.
-async fn assert_healthy(world: &World, sources: &[(&str, Option<Value>)]) {
-    assert!(world.settles_within(PATIENCE).await, "events are left");
-    let sources = sources.iter().cloned();
-    let expected = Expectations {
-        sources: sources.map(|(key, json)| (key.to_owned(), json)).collect(),
-        ..Expectations::default()
-    };
-    world.assert_healthy(&expected).await;
 }
 
 // Outcomes

@@ -5,12 +5,14 @@ mod support;
 #[path = "support/convert_world/mod.rs"]
 mod convert_world;
 
-use convert_world::{PATIENCE, assert_output, drop_bytes, open_letter, refuse, start, stop};
+use convert_world::{
+    PATIENCE, assert_healthy, assert_output, drop_bytes, open_letter, refuse, start, stop,
+};
 use feedmill::topics::{DeadLetter, Intent, Millis, Outcome, encode};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
-use support::checker::{Expectations, Topic, murmur2};
+use support::checker::{Topic, murmur2};
 use support::files::ProductFile;
 use support::process::Finished;
 use support::{Stack, Worker, WorkerOptions, World, wait_until};
@@ -57,16 +59,6 @@ async fn outcomes(world: &World, outcome: Outcome, count: usize) {
         (such.count() >= count).then_some(())
     })
     .await;
-}
-
-async fn healthy(world: &World, sources: &[(&str, Option<Value>)]) {
-    assert!(world.settles_within(PATIENCE).await, "events are left");
-    let sources = sources.iter().cloned();
-    let expected = Expectations {
-        sources: sources.map(|(key, json)| (key.to_owned(), json)).collect(),
-        ..Expectations::default()
-    };
-    world.assert_healthy(&expected).await;
 }
 
 async fn worker(world: &World) -> Worker {
@@ -209,7 +201,7 @@ async fn a_replay_converts_what_was_mended_and_counts_what_fails_again_until_it_
     // What is closed is an ordinary event.
     let again = said(&world, &["replay", &letter]).await;
     assert!(again.contains("not open"), "{again}");
-    healthy(&world, &[(key, Some(file(1).json()))]).await;
+    assert_healthy(&world, &[(key, Some(file(1).json()))]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -382,7 +374,7 @@ async fn a_discarded_letter_is_closed_with_its_reason_and_only_a_newer_version_i
     let dump = world.dump().await;
     assert!(open_letter(&world, &dump, key).is_none());
     convert_world::convert(&world, key, &file(2)).await;
-    healthy(&world, &[(key, Some(file(2).json()))]).await;
+    assert_healthy(&world, &[(key, Some(file(2).json()))]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,15 +7,14 @@ mod support;
 mod convert_world;
 
 use convert_world::{
-    Bucket, Fault, Gate, PATIENCE, assert_converted, assert_outcome, assert_output, assert_refused,
-    convert, observe, open_letter, refuse, start_behind, state, through,
+    Bucket, Fault, Gate, PATIENCE, assert_converted, assert_healthy, assert_outcome, assert_output,
+    assert_refused, convert, observe, open_letter, refuse, start_behind, state, through,
 };
 use feedmill::object::ObjectRef;
 use feedmill::topics::{ObjectEvent, Outcome, Status};
-use serde_json::Value;
 use support::checker::Expectations;
 use support::files::ProductFile;
-use support::{Stack, Worker, WorkerOptions, World, wait_until};
+use support::{Stack, Worker, WorkerOptions, wait_until};
 
 const KEY: &str = "products/a.xml";
 
@@ -37,16 +36,6 @@ fn without_breaker() -> String {
 
 fn file(number: u32) -> ProductFile {
     ProductFile::new("a", number)
-}
-
-async fn assert_healthy(world: &World, sources: &[(&str, Option<Value>)]) {
-    assert!(world.settles_within(PATIENCE).await, "events are left");
-    let sources = sources.iter().cloned();
-    let expected = Expectations {
-        sources: sources.map(|(key, json)| (key.to_owned(), json)).collect(),
-        ..Expectations::default()
-    };
-    world.assert_healthy(&expected).await;
 }
 
 async fn waits(worker: &Worker, times: usize) {

@@ -16,8 +16,8 @@ use crate::{
     config::Kafka,
     failure::chain,
     kafka::{
-        Decoded, Finished, GivenUp, Input, OutRecord, Position, RawRecord, Slot, Stage,
-        StageSettings, StateBytes, partitioner::partition_of,
+        Answering, Decoded, Finished, Input, OutRecord, Position, RawRecord, StageSettings,
+        partitioner::partition_of,
     },
     telemetry::{metrics::IntakeMetrics, trace::TraceContext},
     topics::{RejectedNotification, Topics, encode},
@@ -62,7 +62,7 @@ impl NotificationTopic {
         }
     }
 
-    fn answer(&self, message: Message, position: Position) -> Finished {
+    fn copied(&self, message: Message, position: Position) -> Finished {
         let dialect = message.dialect;
         // One trace for all that one message tells of.
         let trace = TraceContext::from_header(None);
@@ -127,58 +127,21 @@ impl NotificationTopic {
     }
 }
 
-impl Stage for NotificationTopic {
-    type Event = Infallible;
-    type State = Infallible;
-
-    fn decode(&self, record: &RawRecord) -> Decoded<Infallible> {
+impl Answering for NotificationTopic {
+    fn answer(&self, record: &RawRecord) -> Decoded<Infallible> {
         let Some(value) = record.value.as_deref() else {
             return Decoded::Unreadable("it has no value".into());
         };
         match notification::parse_record(&record.key, value) {
-            Ok(message) => Decoded::Answer(self.answer(message, record.position)),
+            Ok(message) => Decoded::Answer(self.copied(message, record.position)),
             Err(error) => Decoded::Unreadable(chain(&error)),
         }
     }
 
-    async fn process(
-        self: Arc<Self>,
-        event: Arc<Infallible>,
-        _: Position,
-        _: Option<Arc<Infallible>>,
-        _: &mut Slot,
-    ) -> Finished {
-        match *event {}
-    }
-
-    fn unreadable(
-        &self,
-        position: Position,
-        _: &[u8],
-        value: Option<&[u8]>,
-        reason: &str,
-    ) -> Finished {
+    fn unreadable(&self, position: Position, value: Option<&[u8]>, reason: &str) -> Finished {
         let copy = self.rejected(Some(position), value.unwrap_or_default(), reason);
         Finished {
             records: vec![copy],
         }
-    }
-
-    fn read_state(&self, event: &Infallible, _: &[u8]) -> Result<Infallible, String> {
-        match *event {}
-    }
-
-    fn give_up(
-        &self,
-        event: &Infallible,
-        _: Position,
-        _: Option<Arc<Infallible>>,
-        _: GivenUp<'_>,
-    ) -> Finished {
-        match *event {}
-    }
-
-    fn fold(&self, _: Option<&[u8]>) -> Result<Option<StateBytes>, String> {
-        Ok(None)
     }
 }

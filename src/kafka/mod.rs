@@ -24,6 +24,7 @@
 //! | a call that hangs ends the process | [`watchdog`] |
 
 pub mod admin;
+mod answering;
 mod error;
 mod ffi;
 pub mod folder;
@@ -48,6 +49,7 @@ mod watchdog;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+pub use answering::{Answering, Answers};
 pub use error::{RuntimeError, is_passing};
 pub use folder::StateFolder;
 pub use rebalance::LogContext;

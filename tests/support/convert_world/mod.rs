@@ -16,7 +16,7 @@ use feedmill::object::ETag;
 use feedmill::topics::{Intent, ObjectEvent, Outcome, ResultRecord};
 use serde_json::Value;
 
-use crate::support::checker::{Content, Dump, Topic};
+use crate::support::checker::{Content, Dump, Expectations, Topic};
 use crate::support::files::ProductFile;
 use crate::support::{Worker, WorkerOptions, World};
 
@@ -112,6 +112,17 @@ pub async fn refuse(world: &World, key: &str, bytes: impl Into<Vec<u8>>, reason:
 #[track_caller]
 pub fn assert_outcome(result: &ResultRecord, outcome: Outcome) {
     assert_eq!(result.outcome, outcome, "{result:#?}");
+}
+
+/// The world must be at rest: no event left, each source settled as expected.
+pub async fn assert_healthy(world: &World, sources: &[(&str, Option<Value>)]) {
+    assert!(world.settles_within(PATIENCE).await, "events are left");
+    let sources = sources.iter().cloned();
+    let expected = Expectations {
+        sources: sources.map(|(key, json)| (key.to_owned(), json)).collect(),
+        ..Expectations::default()
+    };
+    world.assert_healthy(&expected).await;
 }
 
 /// Converted, and settled with this version.
