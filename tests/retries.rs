@@ -427,6 +427,56 @@ async fn a_file_whose_own_fault_it_is_is_a_dead_letter_at_once() {
 
 // Crashes
 
+const STEPS: [&str; 4] = [
+    "crash-after-send",
+    "crash-after-flush",
+    "crash-after-offsets",
+    "crash-after-commit",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_may_die_at_each_step_of_sending_an_event_away_and_it_waits_once() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let settings = without_breaker();
+    let world = stack.world("sending").settings(&settings).create().await;
+    let gate = Gate::before(&stack.s3_endpoint).await;
+    let converts = through(
+        &gate,
+        WorkerOptions::default().args(&["--stages", "convert"]),
+    )
+    .state_dir("converts");
+    for (number, fault) in (1..).zip(STEPS) {
+        let etag = world.put(KEY, file(number).xml()).await;
+        gate.fail(KEY, Fault::Closed);
+        let event = world.announce(KEY, Some(etag.as_str())).await;
+        let mut dies = world.worker(converts.clone().env("FEEDMILL_TEST_FAULT", fault));
+        let status = dies.wait(PATIENCE).await;
+        assert!(!status.success(), "{fault}");
+        assert!(dies.log().contains("crashing as asked"), "{fault}");
+        // Away until it waits, whoever sent it there.
+        let mut lives = convert_world::start(&world, converts.clone()).await;
+        wait_until("the event to wait", PATIENCE, async || {
+            (world.waiting().await? == 1).then_some(())
+        })
+        .await;
+        gate.open();
+        let mut returns = world.worker(
+            WorkerOptions::default()
+                .args(&["--stages", "retry"])
+                .state_dir("returns"),
+        );
+        let result = world.wait_for_result(event, PATIENCE).await;
+        assert_converted(&result, &etag);
+        assert_eq!(result.attempt, 1, "{fault}: {result:#?}");
+        lives.kill();
+        returns.kill();
+    }
+    let _worker = start_behind(&world, &gate).await;
+    assert_healthy(&world, &[(KEY, Some(file(4).json()))]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_retry_stage_may_die_at_each_step_and_every_event_comes_back_once() {
     let Some(stack) = Stack::from_env() else {
@@ -440,13 +490,7 @@ async fn the_retry_stage_may_die_at_each_step_and_every_event_comes_back_once() 
         WorkerOptions::default().args(&["--stages", "convert"]),
     );
     let worker = convert_world::start(&world, converts.state_dir("converts")).await;
-    let faults = [
-        "crash-after-send",
-        "crash-after-flush",
-        "crash-after-offsets",
-        "crash-after-commit",
-    ];
-    for (round, fault) in faults.into_iter().enumerate() {
+    for (round, fault) in STEPS.into_iter().enumerate() {
         let number = u32::try_from(round).unwrap() + 1;
         let etag = world.put(KEY, file(number).xml()).await;
         gate.fail(KEY, Fault::Closed);
