@@ -29,7 +29,7 @@ down *arguments:
 
 # measure the pipeline on Kafka and S3 of the stack `bench`
 bench *arguments:
-    eval "$(deploy/local/up --name bench --no-webhook)" && cargo bench --locked {{ arguments }}
+    eval "$(deploy/local/up --name bench --no-webhook)" && FEEDMILL_TEST_KAFKA=$FEEDMILL_KAFKA__BROKERS FEEDMILL_TEST_S3=$FEEDMILL_S3__ENDPOINT cargo bench --locked --bench pipeline {{ arguments }}
 
 # measure the conversion engine beside the parsers it is made of; a word picks figures by name
 bench-feed *arguments:
