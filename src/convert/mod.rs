@@ -251,9 +251,8 @@ impl Feed {
 
 /// Whether something newer was settled since the event's first attempt: an old failure must not replace it.
 fn is_overtaken(event: &ObjectEvent, state: Option<&Settled>) -> bool {
-    let first = event.first_attempt_offset;
-    let settled = state.filter(|state| state.status.is_some());
-    settled.is_some_and(|state| first.is_some_and(|first| state.generation > first))
+    let attempt = event.first_attempt_offset.zip(state);
+    attempt.is_some_and(|(first, state)| state.was_settled_after(first))
 }
 
 impl Stage for Convert {

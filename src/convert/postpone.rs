@@ -151,7 +151,7 @@ fn exhausted(
     error: &S3Error,
 ) -> Ending {
     let first = event.first_attempt_offset.unwrap_or(position.offset);
-    let settled = state.filter(|state| state.status.is_some() && state.generation > first);
+    let settled = state.filter(|state| state.was_settled_after(first));
     if let Some((state, etag)) = settled.and_then(|state| Some((state, state.etag.clone()?))) {
         return Ending::Superseded {
             current: Version {

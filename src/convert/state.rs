@@ -176,6 +176,11 @@ pub fn fold(value: Option<&[u8]>) -> Result<Option<StateBytes>, String> {
 }
 
 impl Settled {
+    /// Whether a version was settled by an event behind this offset; a letter that was opened meanwhile settles none.
+    pub fn was_settled_after(&self, offset: i64) -> bool {
+        self.status.is_some() && self.generation > offset
+    }
+
     /// Reads back what [`fold`] made of the state of an object with this key.
     pub fn read(bytes: &[u8], source_key: &str) -> Result<Self, String> {
         let packed: Packed = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
