@@ -62,30 +62,41 @@ pub struct Origin {
     pub source: String,
     pub source_etag: String,
     pub mapping: String,
+    /// The trace of the event it was made for: for people, and no part of whose output it is.
+    pub trace_parent: Option<String>,
 }
 
 const SOURCE: &str = "feedmill-source";
 const SOURCE_ETAG: &str = "feedmill-source-etag";
 const MAPPING: &str = "feedmill-mapping";
 const SHA256: &str = "feedmill-sha256";
+const TRACE_PARENT: &str = "feedmill-traceparent";
 
 impl Origin {
-    pub fn new(source: &ObjectRef, source_etag: &ETag, mapping: &str) -> Self {
+    pub fn new(
+        source: &ObjectRef,
+        source_etag: &ETag,
+        mapping: &str,
+        trace_parent: Option<&str>,
+    ) -> Self {
         Self {
             source: source_name(source),
             source_etag: source_etag.as_str().to_owned(),
             mapping: mapping.to_owned(),
+            trace_parent: trace_parent.map(str::to_owned),
         }
     }
 
     fn metadata(&self) -> HashMap<String, String> {
         let pairs = [
-            (SOURCE, &self.source),
-            (SOURCE_ETAG, &self.source_etag),
-            (MAPPING, &self.mapping),
+            (SOURCE, Some(&self.source)),
+            (SOURCE_ETAG, Some(&self.source_etag)),
+            (MAPPING, Some(&self.mapping)),
+            (TRACE_PARENT, self.trace_parent.as_ref()),
         ];
         pairs
             .into_iter()
+            .filter_map(|(name, value)| value.map(|value| (name, value)))
             .map(|(name, value)| (name.to_owned(), value.clone()))
             .collect()
     }
@@ -407,7 +418,7 @@ mod tests {
 
     fn origin() -> Origin {
         let source = ObjectRef::try_new("feeds", "a.xml").unwrap();
-        Origin::new(&source, &ETag::parse("E1").unwrap(), "m1")
+        Origin::new(&source, &ETag::parse("E1").unwrap(), "m1", None)
     }
 
     fn standing(origin: &Origin, sha256: &str) -> Standing {

@@ -100,7 +100,7 @@ impl Settling<'_> {
                     continue;
                 }
                 Again::Expecting(standing) => {
-                    debug!(object = %self.object, expected = ?standing, "output is not as expected; starting over");
+                    debug!(event_id = %self.event.id, expected = ?standing, "output is not as expected; starting over");
                     expected = standing;
                     failures += 1;
                     // The first time is the ordinary trace of a crash; a fight over a key is slowed down.
@@ -115,8 +115,8 @@ impl Settling<'_> {
                     failures += 1;
                     self.stage.metrics.retried(error.failure.code());
                     warn!(
-                        bucket = self.object.bucket(), key = self.object.key(), event_id = %self.event.id,
-                        failures, %error, "attempt failed"
+                        bucket = self.event.bucket, key = self.event.key, event_id = %self.event.id,
+                        traceparent = self.event.trace_parent, failures, %error, "attempt failed"
                     );
                     let breakers = &self.stage.breakers;
                     if self.is_of_bucket(&bucket, &error).await
@@ -238,7 +238,11 @@ impl Settling<'_> {
             let Some(standing) = standing.filter(|standing| standing.etag != output.etag) else {
                 continue;
             };
-            info!(object = %self.object, output = output.key, "output is not the one that was settled; converting again");
+            info!(
+                bucket = self.event.bucket, key = self.event.key, event_id = %self.event.id,
+                traceparent = self.event.trace_parent, output = output.key,
+                "output is not the one that was settled; converting again"
+            );
             // Under another template the new output goes elsewhere, and this one is no matter of that write.
             let goes_here = output.key == stage.template.expand(self.object, &feed.name);
             if goes_here && *expected != Expected::Whatever {
@@ -348,7 +352,11 @@ impl Settling<'_> {
         faults::crash_at(Fault::CrashAfterOutput);
         if !summary.warnings.is_empty() {
             let warnings: Vec<_> = summary.warnings.iter().map(ToString::to_string).collect();
-            warn!(object = %self.object, warnings = warnings.join("; "), "converted; the feed's configuration wants a look");
+            warn!(
+                bucket = self.event.bucket, key = self.event.key, event_id = %self.event.id,
+                traceparent = self.event.trace_parent, warnings = warnings.join("; "),
+                "converted; the feed's configuration wants a look"
+            );
         }
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let output = Output {
@@ -459,7 +467,12 @@ impl Settling<'_> {
                 .unwrap_or(feed.content_type)
                 .to_owned(),
             content_encoding: feed.content_encoding,
-            origin: Origin::new(self.object, &source.etag, &feed.mapping_hash),
+            origin: Origin::new(
+                self.object,
+                &source.etag,
+                &feed.mapping_hash,
+                self.event.trace_parent.as_deref(),
+            ),
         }
     }
 

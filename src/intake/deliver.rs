@@ -67,6 +67,7 @@ impl Source {
             key = notification.object.key(),
             etag = notification.etag.as_ref().map(|etag| etag.as_str()),
             %event_id,
+            traceparent = trace.traceparent(),
             dialect = %notification.dialect,
             source = self.name,
             "notification accepted"

@@ -88,6 +88,7 @@ impl NotificationTopic {
             key = notification.object.key(),
             etag = notification.etag.as_ref().map(|etag| etag.as_str()),
             event_id = %event.id,
+            traceparent = trace.traceparent(),
             dialect = %notification.dialect,
             topic = self.name,
             "notification accepted"

@@ -120,7 +120,8 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
             let position = self.ledger.append(&announcement.event).await?;
             info!(
                 bucket = announcement.event.bucket, key = announcement.event.key,
-                event_id = %announcement.event.id, kind = announcement.kind.name(), mark = announcement.mark,
+                event_id = %announcement.event.id, traceparent = announcement.event.trace_parent,
+                kind = announcement.kind.name(), mark = announcement.mark,
                 "announced by the sweep"
             );
             Ok::<_, LedgerError>((announcement, position))

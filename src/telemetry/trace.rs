@@ -15,7 +15,7 @@ impl TraceContext {
         header
             .map(str::trim)
             .and_then(Self::read)
-            .unwrap_or_else(Self::new)
+            .unwrap_or_else(Self::begin)
     }
 
     /// A context somebody else wrote down, if it can be read.
@@ -23,7 +23,8 @@ impl TraceContext {
         is_valid(text).then(|| Self(text.to_owned()))
     }
 
-    fn new() -> Self {
+    /// The beginning of a trace that nobody else has begun.
+    pub fn begin() -> Self {
         let (trace, span) = (
             Uuid::new_v4().simple().to_string(),
             Uuid::new_v4().simple().to_string(),

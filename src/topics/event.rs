@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Id, Millis, avro::topic_record};
-use crate::object::{ETag, ObjectRef, ObjectRefError};
+use crate::{
+    object::{ETag, ObjectRef, ObjectRefError},
+    telemetry::trace::TraceContext,
+};
 
 /// What an event asks for. All but `observe` count only while their id does: see [`ObjectEvent::intent_id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -60,7 +63,7 @@ pub struct ObjectEvent {
 topic_record!(ObjectEvent, "ObjectEvent", earlier: ["1", "2"]);
 
 impl ObjectEvent {
-    /// A new observation of an object, received now, by a fresh id.
+    /// A new observation of an object, received now, by a fresh id; a trace of its own begins with it.
     pub fn observed(object: &ObjectRef, source: impl Into<String>) -> Self {
         Self {
             id: Id::mint(),
@@ -80,7 +83,7 @@ impl ObjectEvent {
             first_attempt_offset: None,
             not_before: None,
             history: Vec::new(),
-            trace_parent: None,
+            trace_parent: Some(TraceContext::begin().to_string()),
             replays: 0,
         }
     }

@@ -155,13 +155,16 @@ pub fn discard(config: &Config, arguments: &Discard) -> Result<(), Failure> {
 /// An event that names the letter.
 fn about(letter: &DeadLetter, intent: Intent) -> Result<ObjectEvent, ObjectRefError> {
     let object = ObjectRef::try_new(letter.bucket.clone(), letter.key.clone())?;
+    let event = ObjectEvent::observed(&object, "dead-letters");
     Ok(ObjectEvent {
         etag: letter.etag.clone(),
         version_id: letter.version_id.clone(),
         size: letter.size,
         intent,
         intent_id: Some(letter.id.clone()),
-        ..ObjectEvent::observed(&object, "dead-letters")
+        // The file's story goes on.
+        trace_parent: letter.trace_parent.clone().or(event.trace_parent),
+        ..event
     })
 }
 
