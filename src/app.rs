@@ -117,7 +117,7 @@ async fn start(
     if stages.contains(&Stage::Convert) {
         let folder = folder.get()?;
         let stage = build_convert(&config, &feeds, &accounts, &topics, &folder, &metrics).await?;
-        let settings = Convert::settings(&config.convert, &topics);
+        let settings = Convert::settings(&config, &topics);
         let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
         runtimes.push(runtime);
     }

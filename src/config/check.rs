@@ -85,6 +85,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     check_topics(config, &mut findings);
     sweep::check(config, &mut findings);
     check_convert(&config.convert, &mut findings);
+    check_memory(config, &mut findings);
     retry::check(&config.retry, &mut findings);
     check_output(&config.output, &mut findings);
     check_ports(config.intake.listen, config.admin.listen, &mut findings);
@@ -158,11 +159,27 @@ fn check_convert(convert: &Convert, findings: &mut Vec<Finding>) {
         convert.max_in_flight as u64,
         findings,
     );
-    at_least_one(
-        "convert.max_in_flight_bytes",
-        convert.max_in_flight_bytes,
-        findings,
-    );
+}
+
+/// An idle worker takes 70 MB.
+const LEAST_MEMORY: u64 = 128 * 1024 * 1024;
+
+fn check_memory(config: &Config, findings: &mut Vec<Finding>) {
+    let memory = &config.memory;
+    if memory.limit < LEAST_MEMORY {
+        findings.push(Finding::error(format!(
+            "memory.limit: must be at least 128 MiB, found {} bytes",
+            memory.limit
+        )));
+        return;
+    }
+    let parts = config.output.memory_of_a_file();
+    if parts > memory.in_flight() {
+        findings.push(Finding::error(format!(
+            "output.part_bytes: a large file holds three parts of its output, {parts} bytes, and memory.limit leaves {} for files; make the parts smaller or the limit higher",
+            memory.in_flight()
+        )));
+    }
 }
 
 fn check_output(output: &Output, findings: &mut Vec<Finding>) {

@@ -7,11 +7,12 @@
 //! * [`load`]: the layers, defaults < file < profile < environment; [`partners`]: the folder of feeds, one file a partner
 //! * [`check`]: what types cannot say: collisions, loops, shadowed feeds, unsafe listening
 //! * [`documents`]: the jq programs and schemas that feeds keep in files of their own
-//! * [`pause`]: lengths of time, `"3h"`; [`Retry`]: what happens to files whose server fails
+//! * [`pause`]: lengths of time, `"3h"`; [`bytes`]: amounts of memory, `"512 MiB"`; [`Retry`]: what happens to files whose server fails
 //! * [`matcher`]: which feed an object belongs to; [`exclude`]: which belong to none; [`template`]: which key its output gets;
 //!   [`queue_url`] and [`topic_arn`]: where a queue or a topic is
 //! * [`show`]: the settings in force, secrets hidden; [`diff`]: which of them a running process can't take over
 
+pub mod bytes;
 mod check;
 mod de;
 mod diff;
@@ -66,6 +67,7 @@ pub struct Config {
     pub intake: Intake,
     pub sweep: Sweep,
     pub convert: Convert,
+    pub memory: Memory,
     pub retry: Retry,
     pub dead_letters: DeadLetters,
     pub output: Output,
@@ -397,8 +399,6 @@ pub struct ListFile {
 pub struct Convert {
     /// Files of one worker at a time. More: better use of a slow S3, more memory.
     pub max_in_flight: usize,
-    /// Bytes of source objects of one worker at a time; one larger file still runs, alone.
-    pub max_in_flight_bytes: u64,
     /// What one file may not exceed; each limit has its own dead-letter reason.
     pub limits: Limits,
 }
@@ -407,8 +407,33 @@ impl Default for Convert {
     fn default() -> Self {
         Self {
             max_in_flight: 16,
-            max_in_flight_bytes: 256 * MIB as u64,
             limits: Limits::default(),
+        }
+    }
+}
+
+/// How much memory a worker takes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// What the process stays under. Half of it is for the files in flight, by what each is expected to hold: a file begins when
+    /// there is room for it, one that needs more than there is runs alone. The other half is for all else: Kafka's queues,
+    /// the local state, what the allocator keeps.
+    #[serde(with = "bytes")]
+    pub limit: u64,
+}
+
+impl Memory {
+    /// Bytes that the files in flight may be expected to hold.
+    pub fn in_flight(&self) -> u64 {
+        self.limit / 2
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            limit: 512 * MIB as u64,
         }
     }
 }
@@ -469,6 +494,13 @@ pub enum Encryption {
     /// With a key of AWS KMS (SSE-KMS).
     #[serde(rename = "aws:kms")]
     Kms,
+}
+
+impl Output {
+    /// Bytes of its output that one large file holds: a part being filled, one that waits and one on its way.
+    pub fn memory_of_a_file(&self) -> u64 {
+        self.part_bytes.saturating_mul(3)
+    }
 }
 
 impl Default for Output {

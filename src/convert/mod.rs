@@ -60,8 +60,9 @@ pub const STAGE: &str = "convert";
 /// How much is kept of the record key of an event that can't be read, in bytes.
 const SAVED_KEY_BYTES: usize = 1_300;
 
-/// Memory counted for a file beside its parts, in bytes: the parser's buffers and one ordinary record.
-const BASE_WEIGHT: u64 = 256 * 1024;
+/// Memory counted for a file beside its parts, in bytes: the parser's buffers, one ordinary record, and what is
+/// decompressed ahead of the parser.
+const BASE_WEIGHT: u64 = 768 * 1024;
 
 /// A feed, ready to convert.
 pub struct Feed {
@@ -136,15 +137,15 @@ impl Convert {
     }
 
     /// What the Kafka runtime needs to know of this stage.
-    pub fn settings(config: &config::Convert, topics: &Topics) -> StageSettings {
+    pub fn settings(config: &Config, topics: &Topics) -> StageSettings {
         StageSettings {
             name: STAGE.into(),
             input_topic: topics.events.clone(),
             input: Input::Own {
                 changelog_topic: topics.objects.clone(),
             },
-            max_in_flight: config.max_in_flight,
-            max_in_flight_bytes: config.max_in_flight_bytes,
+            max_in_flight: config.convert.max_in_flight,
+            max_in_flight_bytes: config.memory.in_flight(),
         }
     }
 
@@ -281,8 +282,8 @@ impl Stage for Convert {
                 Decoded::Unreadable("its record key is not bucket/key".into())
             }
             Ok(_) => {
-                // Three parts of the output at most, and for a small file no more than itself.
-                let most = 3 * self.output.part_bytes;
+                // For a small file no more than itself.
+                let most = self.output.memory_of_a_file();
                 let size = event
                     .size
                     .and_then(|size| u64::try_from(size).ok())

@@ -86,6 +86,10 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// SIGKILL; returns when the process is gone.
     pub fn kill(&mut self) {
         self.child.0.kill().expect("our own child");

@@ -61,6 +61,10 @@ impl Worker {
         Self { process, http }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// SIGKILL; returns when the process is gone.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -75,6 +75,14 @@ fn settings_out_of_bounds_are_refused() {
         "error: convert.max_in_flight: must be at least 1",
     );
     only(
+        "memory.limit = '100 MB'",
+        "error: memory.limit: must be at least 128 MiB, found 100000000 bytes",
+    );
+    only(
+        "memory.limit = '128 MiB'\noutput.part_bytes = 33_554_432",
+        "error: output.part_bytes: a large file holds three parts of its output, 100663296 bytes, and memory.limit leaves 67108864 for files; make the parts smaller or the limit higher",
+    );
+    only(
         "output.part_bytes = 1_000_000",
         "error: output.part_bytes: S3 takes parts of 5242880 (5 MiB) to 5368709120 (5 GiB) bytes, found 1000000",
     );
