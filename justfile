@@ -31,6 +31,10 @@ down *arguments:
 bench *arguments:
     eval "$(deploy/local/up --name bench --no-webhook)" && FEEDMILL_TEST_KAFKA=$FEEDMILL_KAFKA__BROKERS FEEDMILL_TEST_S3=$FEEDMILL_S3__ENDPOINT cargo bench --locked --bench pipeline {{ arguments }}
 
+# measure 1, 2 and 4 workers, a rolling restart, and small files behind a huge one; or one of: workers, restart, behind
+scale *arguments:
+    eval "$(deploy/local/up --name bench --no-webhook)" && FEEDMILL_TEST_KAFKA=$FEEDMILL_KAFKA__BROKERS FEEDMILL_TEST_S3=$FEEDMILL_S3__ENDPOINT cargo bench --locked --bench scale -- {{ arguments }}
+
 # measure the conversion engine beside the parsers it is made of; a word picks figures by name
 bench-feed *arguments:
     cargo bench --locked --bench feed -- {{ arguments }}
