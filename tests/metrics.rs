@@ -5,15 +5,17 @@ mod support;
 #[path = "support/convert_world/mod.rs"]
 mod convert_world;
 
+#[path = "support/promtool.rs"]
+mod promtool;
+
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Command, Stdio};
 
 use convert_world::notifications::{aws_record, message};
 use convert_world::{
     Gate, PATIENCE, convert, drop_bytes, padded, refuse, start, start_behind, stop,
 };
 use feedmill::telemetry::metrics::list::{CHAPTERS, Kind};
+use promtool::promtool;
 use support::files::ProductFile;
 use support::{Stack, Worker, WorkerOptions, wait_until};
 
@@ -223,7 +225,7 @@ async fn files_letters_requests_and_memory_are_counted_and_every_name_is_in_the_
     }
     let (_, page) = worker.get("/metrics").await;
     assert_is_listed(&page);
-    check_by_promtool(&page);
+    promtool(&["check", "metrics"], &page);
 
     // Who comes next learns from the topics what is open, and when the feed delivered last.
     let last = scrape.sum("feedmill_feed_last_file_timestamp_seconds", &[]);
@@ -257,31 +259,4 @@ fn assert_is_listed(page: &str) {
         seen += 1;
     }
     assert!(seen > 40, "{seen}");
-}
-
-/// `promtool check metrics`, from Debian's package prometheus.
-fn check_by_promtool(page: &str) {
-    let promtool = std::env::var_os("FEEDMILL_TEST_PROMTOOL").unwrap_or_else(|| "promtool".into());
-    let started = Command::new(&promtool)
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match started {
-        Ok(child) => child,
-        Err(error) => {
-            let required = std::env::var("FEEDMILL_TEST_REQUIRE").is_ok_and(|v| v == "1");
-            let note = format!("needs promtool ({error}): apt-get install prometheus");
-            assert!(!required, "{note}");
-            eprintln!("skipped: {note}");
-            return;
-        }
-    };
-    let mut input = child.stdin.take().expect("a pipe");
-    input.write_all(page.as_bytes()).expect("promtool reads");
-    drop(input);
-    let ended = child.wait_with_output().expect("promtool ends");
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success() && said.is_empty(), "{said}");
 }
