@@ -1,15 +1,18 @@
 //! The alerts of `deploy/prometheus` and the dashboards of `deploy/grafana`: sound, about metrics that there are; the alerts
 //! tested, and explained in the runbook.
 
+#[path = "support/dashboards.rs"]
+mod dashboards;
+
 #[path = "support/promtool.rs"]
 mod promtool;
 
 use std::collections::BTreeSet;
 use std::fs;
 
+use dashboards::{Dashboard, dashboards};
 use feedmill::telemetry::metrics::list::{CHAPTERS, Kind};
 use promtool::promtool;
-use serde_json::Value;
 
 const RULES: &str = include_str!("../deploy/prometheus/alerts.yml");
 const TESTS: &str = include_str!("../deploy/prometheus/tests/alerts.yml");
@@ -70,43 +73,6 @@ fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
     let is_part_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.split(move |c| !is_part_of_a_name(c))
         .filter(|word| word.starts_with("feedmill_") || word.starts_with("process_"))
-}
-
-struct Dashboard {
-    file: String,
-    json: Value,
-}
-
-fn dashboards() -> Vec<Dashboard> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana");
-    let files = fs::read_dir(folder).expect("the dashboards' folder");
-    let paths = files.map(|file| file.unwrap().path());
-    let dashboards = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
-    dashboards
-        .map(|path| Dashboard {
-            json: serde_json::from_slice(&fs::read(&path).unwrap()).expect("JSON"),
-            file: path.display().to_string(),
-        })
-        .collect()
-}
-
-impl Dashboard {
-    fn panels(&self) -> impl Iterator<Item = &Value> {
-        let panels = self.json["panels"].as_array().expect("panels").iter();
-        panels.filter(|panel| panel["type"] != "row")
-    }
-
-    /// The queries, with what Grafana would put in for its variables.
-    fn queries(&self) -> Vec<String> {
-        let targets = self.panels().flat_map(|panel| {
-            let targets = panel["targets"].as_array();
-            targets.unwrap_or_else(|| panic!("{}: {panel}", self.file))
-        });
-        let queries = targets.map(|target| target["expr"].as_str().expect("a query"));
-        queries
-            .map(|query| query.replace("$__rate_interval", "5m"))
-            .collect()
-    }
 }
 
 #[test]

@@ -107,7 +107,10 @@ impl FeedMetrics {
             }
             known.insert(name.to_owned(), feed);
         }
-        let is_known = |feed: &str| feed == NO_FEED || known.contains_key(feed);
+        let is_known = |labels: &HashMap<&str, &str>| {
+            let feed = labels.get("feed").copied().unwrap_or(NO_FEED);
+            feed == NO_FEED || known.contains_key(feed)
+        };
         let Inner {
             files,
             bytes,
@@ -118,10 +121,10 @@ impl FeedMetrics {
             ..
         } = &*self.0;
         for counters in [files, bytes, rejected] {
-            forget(counters, &is_known);
+            keep(counters, is_known);
         }
         for gauges in [letters, last_file, expected] {
-            forget(gauges, &is_known);
+            keep(gauges, is_known);
         }
     }
 
@@ -167,15 +170,27 @@ impl FeedMetrics {
                 None => reasons.push((reason, *count)),
             }
         }
-        self.0.letters.reset();
+        let mut sums: BTreeMap<(&str, &str), i64> = BTreeMap::new();
         for (feed, mut reasons) in shown {
             reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
             for (rank, (reason, count)) in reasons.into_iter().enumerate() {
                 let reason = if rank < LETTER_REASONS { reason } else { OTHER };
-                let gauge = self.0.letters.with_label_values(&[feed, reason]);
-                gauge.add(i64::try_from(count).unwrap_or(i64::MAX));
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                *sums.entry((feed, reason)).or_default() += count;
             }
         }
+        // One by one: a scrape in between must not miss what stays.
+        for ((feed, reason), count) in &sums {
+            self.0
+                .letters
+                .with_label_values(&[*feed, *reason])
+                .set(*count);
+        }
+        keep(&self.0.letters, |labels| {
+            let [feed, reason] = ["feed", "reason"].map(|label| labels.get(label).copied());
+            let kind = feed.zip(reason);
+            kind.is_some_and(|kind| sums.contains_key(&kind))
+        });
     }
 
     fn count_rejected(&self, name: &str, feed: &mut Known, ended: &Ended) {
@@ -246,8 +261,8 @@ fn was_read(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Converted | Outcome::DeadLettered)
 }
 
-/// Removes the series of feeds that are not known.
-fn forget<B: MetricVecBuilder>(metrics: &MetricVec<B>, is_known: &impl Fn(&str) -> bool)
+/// Removes the series whose labels are not to be kept.
+fn keep<B: MetricVecBuilder>(metrics: &MetricVec<B>, is_kept: impl Fn(&HashMap<&str, &str>) -> bool)
 where
     MetricVec<B>: Collector,
 {
@@ -255,7 +270,7 @@ where
         for metric in family.get_metric() {
             let labels = metric.get_label().iter();
             let labels: HashMap<&str, &str> = labels.map(|l| (l.name(), l.value())).collect();
-            if labels.get("feed").is_some_and(|feed| !is_known(feed)) {
+            if !is_kept(&labels) {
                 // It was there a moment ago.
                 let _ = metrics.remove(&labels);
             }
@@ -363,6 +378,10 @@ mod tests {
         };
         assert_eq!(sum("feedmill_convert_rejected_records_total"), 50.0);
         assert_eq!(sum("feedmill_dead_letters_open"), 36.0);
+        // What was closed is shown no more.
+        let one = Letters::from([((Some("nsx".into()), "reason_1".into()), 2)]);
+        scene.feeds.show_letters(&one);
+        assert_eq!(sum("feedmill_dead_letters_open"), 2.0);
     }
 
     #[test]
