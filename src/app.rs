@@ -106,7 +106,9 @@ async fn start(
     let feeds = Feeds::compile(&config)
         .map_err(|error| Failure::usage(anyhow!(error).context("compile the feeds")))?;
     let feeds = Arc::new(Live::new(feeds));
-    let accounts = Arc::new(Live::new(Accounts::new(&config.s3).await));
+    let accounts = Arc::new(Live::new(
+        Accounts::new(&config.s3).await.counted(metrics.s3.clone()),
+    ));
     let swept = Arc::new(Live::new(config.clone()));
     let mut tasks = JoinSet::new();
     let mut runtimes = Vec::new();
@@ -367,6 +369,7 @@ async fn start_sweep(
     tasks: &mut JoinSet<Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let config = swept.current();
+    metrics.sweep.sweeps_every(config.sweep.interval);
     let group = format!("{}.{}", config.kafka.group, sweep::STAGE);
     let (kafka, names, intake) = (config.kafka.clone(), topics.clone(), metrics.intake.clone());
     let stop = shutdown.clone();

@@ -149,7 +149,7 @@ impl Reload {
         running: &Config,
         metrics: ReloadMetrics,
     ) -> std::io::Result<Self> {
-        metrics.started(enabled(running));
+        metrics.started(running);
         Ok(Self {
             sources,
             running: Arc::new(running.clone()),
@@ -269,7 +269,7 @@ impl Reload {
         let was_failing = self.status.message().is_some();
         self.status.set(None);
         if !changes.is_empty() {
-            self.metrics.applied(enabled(&self.running));
+            self.metrics.applied(&self.running);
             changes.log(enabled(&self.running));
         } else if was_failing {
             self.metrics.mended();

@@ -10,7 +10,10 @@ use tracing::{info, warn};
 
 use crate::{
     config::pause,
-    kafka::{Answering, Decoded, Finished, Input, OutRecord, Position, RawRecord, StageSettings},
+    kafka::{
+        Answering, Decoded, Finished, Input, OnCommit, OutRecord, Position, RawRecord,
+        StageSettings,
+    },
     telemetry::metrics::RetryMetrics,
     topics::{DecodeError, Millis, ObjectEvent, RejectedNotification, Topics, decode, encode},
 };
@@ -66,7 +69,7 @@ impl Retry {
             tier = self.tier,
             "event returned from its wait"
         );
-        self.metrics.returned(&self.tier);
+        let (metrics, tier) = (self.metrics.clone(), self.tier.clone());
         let mut headers = vec![("event-id", event.id.to_string())];
         let trace = event.trace_parent.clone();
         headers.extend(trace.map(|trace| ("traceparent", trace)));
@@ -78,6 +81,7 @@ impl Retry {
                 value: record.value.clone(),
                 headers,
             }],
+            on_commit: OnCommit::new(move || metrics.returned(&tier)),
         }
     }
 }
@@ -143,6 +147,7 @@ impl Answering for Retry {
                 value: Some(encode(&copy)),
                 headers: Vec::new(),
             }],
+            ..Finished::default()
         }
     }
 }

@@ -965,6 +965,10 @@ async fn commits(worker: &mut Worker) -> Commits {
     Commits {
         events: metric(&page, "feedmill_events_finished_total", CONVERT),
         transactions: metric(&page, "feedmill_kafka_transactions_total", COMMITTED),
-        seconds: metric(&page, "feedmill_kafka_commit_seconds_total", ""),
+        seconds: metric(
+            &page,
+            "feedmill_kafka_transaction_duration_seconds_sum",
+            CONVERT,
+        ),
     }
 }

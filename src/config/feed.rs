@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::documents::{self, FileSetting, SchemaSetting};
 use super::fields;
+use super::pause;
 use crate::feed::MaxRejected;
 use crate::feed::spec::{
     CaseSpec, Compression, CsvSpec, Fields, Format, OutputFormat, RecordPath, Spec,
@@ -36,6 +38,14 @@ pub struct Feed {
     /// For people and their tools; feedmill does nothing by them.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The usual pause between its deliveries, `"1d"`; left out: learnt. Metrics show it, and an alert misses the feed after half
+    /// as long again.
+    #[serde(
+        default,
+        with = "pause::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expect_every: Option<Duration>,
     #[serde(default)]
     pub format: Format,
     /// Of files that don't say which they are in, `windows-1252`; left out: UTF-8.

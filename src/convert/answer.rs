@@ -138,6 +138,14 @@ impl Ending {
         }
     }
 
+    /// The records that were left out of an output.
+    pub fn rejected(&self) -> Option<&Rejected> {
+        match self {
+            Self::Converted { rejected, .. } => Some(rejected),
+            _ => None,
+        }
+    }
+
     fn version(&self) -> Option<&Version> {
         match self {
             Self::Converted { source, .. } => Some(source),
@@ -224,7 +232,10 @@ impl Answer<'_> {
             }
             Letter::Close => records.push(self.record(&self.topics.dead_letters, None)),
         }
-        Finished { records }
+        Finished {
+            records,
+            ..Finished::default()
+        }
     }
 
     fn record(&self, topic: &Arc<str>, value: Option<Vec<u8>>) -> OutRecord {

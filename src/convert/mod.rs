@@ -6,6 +6,7 @@
 //! * [`postpone`], [`breaker`]: what waits in a retry topic, and which buckets are away
 //! * [`source`], [`conversion`], [`output`]: the object as a stream, the engine, the fenced write
 //! * [`report`]: the rejected records, beside the output
+//! * [`measure`]: what waits and what is open, for metrics
 //! * [`answer`]: the records that say how an event ended
 //! * [`state`]: what is kept locally of an object's state
 
@@ -14,6 +15,7 @@ mod breaker;
 mod conversion;
 mod decide;
 mod feeds;
+mod measure;
 mod output;
 mod postpone;
 mod report;
@@ -33,22 +35,24 @@ use crate::{
         spec::{Compression, OutputFormat},
     },
     kafka::{
-        Decoded, Finished, GivenUp, Input, OutRecord, Position, RawRecord, Slot, Stage,
-        StageSettings, StateBytes,
+        Beside, Decoded, Finished, GivenUp, Input, OnCommit, OutRecord, Position, RawRecord, Slot,
+        Stage, StageSettings, StateBytes,
     },
     live::Live,
     s3::Accounts,
     telemetry::{
-        metrics::{ConvertMetrics, Metrics, RetryMetrics},
+        metrics::{ConvertMetrics, Ended, FeedMetrics, Metrics, RetryMetrics},
         trace::TraceContext,
     },
     topics::{
-        DecodeError, MESSAGE_BYTES, ObjectEvent, RejectedNotification, Topics, cut, decode, encode,
+        DecodeError, Intent, MESSAGE_BYTES, Millis, ObjectEvent, Outcome, RejectedNotification,
+        Topics, cut, decode, encode,
     },
 };
 use answer::{Answer, Ending, Matched, Refusal, TopicNames};
 use breaker::Breakers;
 pub use feeds::Feeds;
+use measure::Measures;
 use postpone::{After, Tiers, Wait};
 use settle::Settling;
 use source::Version;
@@ -106,7 +110,9 @@ pub struct Convert {
     tiers: Tiers,
     breakers: Breakers,
     metrics: ConvertMetrics,
+    feed_metrics: FeedMetrics,
     retry_metrics: RetryMetrics,
+    measures: Arc<Measures>,
 }
 
 impl Convert {
@@ -132,6 +138,8 @@ impl Convert {
             tiers: Tiers::new(&config.retry, topics),
             breakers: Breakers::new(&config.retry.breaker, metrics.breaker.clone()),
             metrics: metrics.convert.clone(),
+            feed_metrics: metrics.feeds.clone(),
+            measures: Arc::new(Measures::new(topics, metrics.feeds.clone())),
             retry_metrics: metrics.retry.clone(),
         })
     }
@@ -190,8 +198,46 @@ impl Convert {
             tier = &*wait.tier.name,
             "event waits"
         );
-        self.retry_metrics.postponed(&wait.tier.name, wait.reason);
-        wait.records()
+        let (metrics, tier, reason) = (
+            self.retry_metrics.clone(),
+            Arc::clone(&wait.tier.name),
+            wait.reason,
+        );
+        Finished {
+            on_commit: OnCommit::new(move || metrics.postponed(&tier, reason)),
+            ..wait.records()
+        }
+    }
+
+    /// Counts an ending once it is committed.
+    fn count(&self, event: &ObjectEvent, feed: Option<&Feed>, ending: &Ending) -> OnCommit {
+        let (metrics, feeds) = (self.metrics.clone(), self.feed_metrics.clone());
+        let rejected = ending.rejected();
+        let ended = Ended {
+            feed: feed.map(|feed| feed.name.clone()),
+            outcome: ending.outcome(),
+            bytes: event.size.and_then(|size| u64::try_from(size).ok()),
+            rejected: rejected.map_or(Vec::new(), |rejected| {
+                let reasons = rejected.first.iter().map(|first| first.reason.clone());
+                reasons.collect()
+            }),
+            rejected_count: rejected.map_or(0, |rejected| rejected.count.unsigned_abs()),
+        };
+        let reason = ending.reason();
+        let since = event.event_time.unwrap_or(event.received_at);
+        let is_observed = event.intent == Intent::Observe
+            && matches!(ended.outcome, Outcome::Converted | Outcome::DeadLettered);
+        OnCommit::new(move || {
+            feeds.ended(&ended);
+            if let Some(reason) = reason {
+                metrics.dead_lettered(reason);
+            }
+            if is_observed {
+                let millis = Millis::now().0.saturating_sub(since.0);
+                let took = u64::try_from(millis).unwrap_or(0);
+                metrics.committed_after(Duration::from_millis(took));
+            }
+        })
     }
 
     fn log(
@@ -317,6 +363,7 @@ impl Stage for Convert {
         };
         Finished {
             records: vec![record],
+            ..Finished::default()
         }
     }
 
@@ -346,12 +393,10 @@ impl Stage for Convert {
             After::Wait(wait) => return self.postponed(&wait),
         };
         self.log(&event, position, feed, &ending, began.elapsed());
-        self.metrics.ended(
-            ending.outcome(),
-            ending.reason(),
-            feed.map(|feed| feed.name.as_str()),
-        );
-        self.answer(&event, position, state.as_deref(), feed, &ending)
+        Finished {
+            on_commit: self.count(&event, feed, &ending),
+            ..self.answer(&event, position, state.as_deref(), feed, &ending)
+        }
     }
 
     fn give_up(
@@ -381,12 +426,11 @@ impl Stage for Convert {
             GivenUp::TooLarge(_) => None,
             GivenUp::Crashed { .. } => event.object().ok().and_then(|object| feeds.of(&object)),
         };
-        // What was too large to say has been counted when its work ended.
+        // What was too large to say has been logged when its work ended.
         if let GivenUp::Crashed { .. } = why {
             self.log(event, position, feed, &ending, Duration::ZERO);
-            let feed = feed.map(|feed| feed.name.as_str());
-            self.metrics.ended(ending.outcome(), ending.reason(), feed);
         }
+        let on_commit = self.count(event, feed, &ending);
         // Without the history and the names that can be long.
         let event = ObjectEvent {
             history: Vec::new(),
@@ -404,7 +448,14 @@ impl Stage for Convert {
                 .filter(|id| id.len() <= MESSAGE_BYTES),
             ..event.clone()
         };
-        self.answer(&event, position, state.as_deref(), feed, &ending)
+        Finished {
+            on_commit,
+            ..self.answer(&event, position, state.as_deref(), feed, &ending)
+        }
+    }
+
+    fn beside(&self) -> Option<Arc<dyn Beside>> {
+        Some(Arc::clone(&self.measures) as _)
     }
 
     fn read_state(&self, event: &ObjectEvent, bytes: &[u8]) -> Result<Settled, String> {

@@ -186,6 +186,7 @@ impl Wait {
                 value: Some(encode(event)),
                 headers,
             }],
+            ..Finished::default()
         }
     }
 }

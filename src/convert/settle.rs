@@ -274,7 +274,7 @@ impl Settling<'_> {
         if self.object.key().contains("poison") {
             faults::crash_at(Fault::CrashOnPoison);
         }
-        let began = Instant::now();
+        let (began, bytes) = (Instant::now(), body.length());
         let converted = conversion::convert(
             feed.plan.clone(),
             about,
@@ -283,7 +283,7 @@ impl Settling<'_> {
             self.stage.part_bytes(),
         )
         .await;
-        self.stage.metrics.converted_in(began.elapsed());
+        self.stage.metrics.converted(began.elapsed(), bytes);
         if !matches!(converted, Err(Unconverted::Unread(_))) {
             self.stage.breakers.succeeded(self.object.bucket());
         }

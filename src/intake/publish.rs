@@ -122,6 +122,10 @@ impl Publisher {
         self.send(&self.topics.events, record).await
     }
 
+    pub fn metrics(&self) -> &IntakeMetrics {
+        &self.metrics
+    }
+
     /// Counts what asks for nothing.
     pub fn ignored(&self, dialect: Dialect, why: IgnoreReason) {
         self.metrics.ignored(dialect, why);

@@ -76,7 +76,10 @@ impl NotificationTopic {
                 }
             }
         }
-        Finished { records }
+        Finished {
+            records,
+            ..Finished::default()
+        }
     }
 
     fn event(&self, notification: &Notification, trace: &TraceContext) -> OutRecord {
@@ -143,6 +146,7 @@ impl Answering for NotificationTopic {
         let copy = self.rejected(Some(position), value.unwrap_or_default(), reason);
         Finished {
             records: vec![copy],
+            ..Finished::default()
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::put;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -31,7 +31,7 @@ use self::connections::Connections;
 use self::request::{Access, read_body};
 use super::deliver::{Delivered, Source};
 use super::notification::sns::{Envelope, Kind};
-use super::notification::{self, Body, Message, ParseError};
+use super::notification::{self, Body, Dialect, Message, ParseError};
 use super::publish::Publisher;
 use super::sns::Sns;
 use crate::config::Secret;
@@ -131,14 +131,24 @@ async fn receive(
     State(webhook): State<Arc<Webhook>>,
     request: Request,
 ) -> Result<Accepted, Refusal> {
-    webhook
-        .handle(request)
-        .await
-        .inspect_err(|refusal| warn!(reason = describe(refusal), "notification not accepted"))
+    let mut dialect = None;
+    let answer = webhook.handle(request, &mut dialect).await;
+    let status = match &answer {
+        Ok(_) => StatusCode::ACCEPTED,
+        Err(refusal) => refusal.status(),
+    };
+    let metrics = webhook.source.publisher.metrics();
+    metrics.answered(dialect, status.as_u16());
+    answer.inspect_err(|refusal| warn!(reason = describe(refusal), "notification not accepted"))
 }
 
 impl Webhook {
-    async fn handle(&self, request: Request) -> Result<Accepted, Refusal> {
+    /// Says the message's dialect as soon as it is known.
+    async fn handle(
+        &self,
+        request: Request,
+        dialect: &mut Option<Dialect>,
+    ) -> Result<Accepted, Refusal> {
         let (parts, body) = request.into_parts();
         let access = self.access.check(&parts.headers);
         let access = match self.sns.is_used() && parts.headers.contains_key(SNS_MESSAGE_TYPE) {
@@ -150,14 +160,17 @@ impl Webhook {
         let message = read_body(&parts.headers, body, self.max_body_bytes, BODY_TIMEOUT).await?;
         let trace = trace_of(&parts.headers);
         match notification::open(&message) {
-            Ok(Body::Sns(envelope)) => self.deliver_signed(&envelope, &message, &trace).await,
+            Ok(Body::Sns(envelope)) => {
+                self.deliver_signed(&envelope, &message, &trace, dialect)
+                    .await
+            }
             Ok(Body::Message(read)) => {
                 access?;
-                self.deliver(Ok(read), &message, &trace).await
+                self.deliver(Ok(read), &message, &trace, dialect).await
             }
             Err(error) => {
                 access?;
-                self.deliver(Err(error), &message, &trace).await
+                self.deliver(Err(error), &message, &trace, dialect).await
             }
         }
     }
@@ -168,6 +181,7 @@ impl Webhook {
         envelope: &Envelope,
         body: &[u8],
         trace: &TraceContext,
+        dialect: &mut Option<Dialect>,
     ) -> Result<Accepted, Refusal> {
         if !self.sns.is_used() {
             return Err(Refusal::NoSnsTopics);
@@ -175,7 +189,7 @@ impl Webhook {
         let accepted = self.sns.accept(envelope, Timestamp::now()).await;
         accepted.map_err(Refusal::Sns)?;
         match envelope.kind {
-            Kind::Notification => self.deliver(envelope.open(), body, trace).await,
+            Kind::Notification => self.deliver(envelope.open(), body, trace, dialect).await,
             Kind::SubscriptionConfirmation | Kind::UnsubscribeConfirmation => {
                 Ok(Accepted::nothing())
             }
@@ -187,7 +201,9 @@ impl Webhook {
         read: Result<Message, ParseError>,
         body: &[u8],
         trace: &TraceContext,
+        dialect: &mut Option<Dialect>,
     ) -> Result<Accepted, Refusal> {
+        *dialect = read.as_ref().ok().map(|message| message.dialect);
         let delivered = self.source.deliver(read, body, trace).await;
         match delivered.map_err(Refusal::NotAcknowledged)? {
             Delivered::Accepted { message, event_ids } => Ok(Accepted::new(message, event_ids)),

@@ -86,6 +86,7 @@ impl Home {
                 value: record.value,
                 headers: Vec::new(),
             }],
+            ..Finished::default()
         }
     }
 }
@@ -255,7 +256,7 @@ impl<S: Stage> Lane<S> {
     }
 }
 
-fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
+pub fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
     RawRecord {
         position: Position {
             partition: message.partition(),

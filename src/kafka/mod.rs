@@ -22,9 +22,12 @@
 //! | one way back after anything fatal or ambiguous | [`runtime`] |
 //! | the transactional id lives in a locked folder | [`folder`] |
 //! | a call that hangs ends the process | [`watchdog`] |
+//! | what waits is measured by a reader of its own | [`beside`] |
 
 pub mod admin;
 mod answering;
+mod backlog;
+mod beside;
 mod error;
 mod ffi;
 pub mod folder;
@@ -47,9 +50,10 @@ mod transaction;
 pub mod view;
 mod watchdog;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 pub use answering::{Answering, Answers};
+pub use beside::{Beside, ReadFrom};
 pub use error::{RuntimeError, is_passing};
 pub use folder::StateFolder;
 pub use rebalance::LogContext;
@@ -120,7 +124,39 @@ impl OutRecord {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finished {
     pub records: Vec<OutRecord>,
+    pub on_commit: OnCommit,
 }
+
+/// What to do once a [`Finished`] is committed: for counting only, on the kafka thread, and not at all when the process dies
+/// in between. No part of the outcome: all are equal.
+#[derive(Clone, Default)]
+pub struct OnCommit(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl OnCommit {
+    pub fn new(act: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(act)))
+    }
+
+    pub(crate) fn call(&self) {
+        if let Some(act) = &self.0 {
+            act();
+        }
+    }
+}
+
+impl fmt::Debug for OnCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnCommit")
+    }
+}
+
+impl PartialEq for OnCommit {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for OnCommit {}
 
 impl Finished {
     fn size(&self) -> usize {
@@ -175,6 +211,11 @@ pub trait Stage: Send + Sync + 'static {
         state: Option<Arc<Self::State>>,
         why: GivenUp<'_>,
     ) -> Finished;
+
+    /// What is measured of logs beside the work; see [`Beside`].
+    fn beside(&self) -> Option<Arc<dyn Beside>> {
+        None
+    }
 
     /// Folds a changelog value into what is kept locally of it. `None` forgets the key.
     /// An error stops the partition: a state that can't be read must not be taken for no state.

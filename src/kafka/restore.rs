@@ -128,6 +128,7 @@ impl<S: Stage> Restorer<S> {
             }
             None => (0, self.foreign_start(job.partition, committed)?),
         };
+        self.shared.status.restored(records, started.elapsed());
         info!(
             topic,
             partition = job.partition,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Input, Stage, StageSettings,
+    Input, Stage, StageSettings, beside,
     error::RuntimeError,
     folder::StateFolder,
     journal::Journal,
@@ -87,7 +87,7 @@ impl<S: Stage> Runtime<S> {
                     Some(opened.map_err(|source| RuntimeError::Journal { path, source })?)
                 }
             },
-            status: Status::default(),
+            status: Status::new(&settings.name),
             tasks: tokio::runtime::Handle::current(),
             stage,
             settings,
@@ -106,6 +106,7 @@ impl<S: Stage> Runtime<S> {
         let alive = Arc::new(());
         let call_timeout = settings::call_timeout(&shared.kafka);
         watchdog::watch(&name, status.clone(), call_timeout, Arc::downgrade(&alive))?;
+        beside::spawn(Arc::clone(&shared), Arc::downgrade(&alive))?;
         let run = move || {
             // Nobody waiting for the answer means the process is ending anyway.
             let _ = answer.send(run(&shared));
@@ -143,6 +144,7 @@ fn run<S: Stage>(shared: &Arc<Shared<S>>) -> Result<(), RuntimeError> {
                     return Err(RuntimeError::Fenced);
                 }
                 last_fence = Some(Instant::now());
+                shared.status.count(|counters| counters.fencings += 1);
                 warn!(cause, "fenced; starting over");
             }
             Stop::StartOver(cause) => warn!(cause, "starting over"),

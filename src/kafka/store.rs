@@ -203,6 +203,19 @@ impl Store {
         Ok(value.map(|bytes| bytes.to_vec()))
     }
 
+    /// Keys of the partitions that were opened, about, and bytes on disk.
+    pub fn size(&self) -> Result<(u64, u64), StoreError> {
+        let partitions = self
+            .partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let keys = partitions
+            .values()
+            .map(Keyspace::approximate_len)
+            .sum::<usize>();
+        Ok((keys as u64, self.db.disk_space()?))
+    }
+
     /// Whether nothing is known of any key.
     pub fn is_empty(&self, partition: i32) -> Result<bool, StoreError> {
         Ok(self.keyspace(partition)?.is_empty()?)

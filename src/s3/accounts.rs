@@ -10,7 +10,7 @@ use aws_sdk_s3::{
     config::{RequestChecksumCalculation, ResponseChecksumValidation},
 };
 
-use crate::{aws::Base, config};
+use crate::{aws::Base, config, telemetry::metrics::S3Metrics};
 
 /// What stands for AWS where another server is the usual one.
 const AWS: &str = "aws";
@@ -19,6 +19,7 @@ const AWS: &str = "aws";
 #[derive(Clone)]
 pub struct Accounts {
     settings: config::S3,
+    metrics: Option<S3Metrics>,
     usual: Reached,
     named: BTreeMap<String, Reached>,
 }
@@ -42,16 +43,32 @@ impl Accounts {
         }
         Self {
             settings: settings.clone(),
+            metrics: None,
             usual,
             named,
         }
+    }
+
+    /// The same, with every request counted.
+    pub fn counted(mut self, metrics: S3Metrics) -> Self {
+        for reached in self.named.values_mut().chain([&mut self.usual]) {
+            reached.client = metrics.counting(&reached.client);
+        }
+        self.metrics = Some(metrics);
+        self
     }
 
     /// The clients of changed settings; with unchanged ones the same, with their connections and credentials.
     pub async fn renewed(&self, settings: &config::S3) -> Self {
         match self.settings == *settings {
             true => self.clone(),
-            false => Self::new(settings).await,
+            false => {
+                let renewed = Self::new(settings).await;
+                match self.metrics.clone() {
+                    Some(metrics) => renewed.counted(metrics),
+                    None => renewed,
+                }
+            }
         }
     }
 

@@ -37,21 +37,24 @@ pub async fn serve(
         .await
 }
 
+/// Whether every kafka thread polled lately, a line each.
 async fn healthz(State(state): State<AdminState>) -> (StatusCode, String) {
-    let stale = state
-        .runtimes
-        .iter()
-        .find(|(_, status)| status.since_poll() > STALE);
-    match stale {
-        None => (StatusCode::OK, "ok\n".into()),
-        Some((stage, status)) => {
-            let seconds = status.since_poll().as_secs();
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("{stage}: the kafka thread has been silent for {seconds} s\n"),
-            )
+    let mut code = StatusCode::OK;
+    let mut body = String::new();
+    for (stage, status) in &state.runtimes {
+        let silent = status.since_poll();
+        let secs = silent.as_secs();
+        if silent > STALE {
+            code = StatusCode::SERVICE_UNAVAILABLE;
+            body += &format!("{stage}: the kafka thread has been silent for {secs} s\n");
+        } else {
+            body += &format!("{stage}: the kafka thread polled {secs} s ago\n");
         }
     }
+    if body.is_empty() {
+        body.push_str("ok\n");
+    }
+    (code, body)
 }
 
 async fn readyz(State(state): State<AdminState>) -> (StatusCode, String) {
@@ -77,4 +80,61 @@ async fn readyz(State(state): State<AdminState>) -> (StatusCode, String) {
 
 async fn metrics(State(state): State<AdminState>) -> String {
     state.metrics.render(&state.runtimes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::kafka::status::PartitionStatus;
+
+    fn state(runtimes: &[(&str, &Status)]) -> State<AdminState> {
+        let runtimes = runtimes.iter();
+        State(AdminState {
+            metrics: Metrics::new(),
+            runtimes: runtimes
+                .map(|(stage, status)| ((*stage).into(), (*status).clone()))
+                .collect(),
+            reload: ReloadStatus::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_kafka_thread_that_is_silent_makes_the_process_unhealthy_and_is_named() {
+        let (lively, silent) = (Status::new("convert"), Status::new("retry.1m"));
+        let (code, body) = healthz(state(&[("convert", &lively)])).await;
+        assert_eq!(code, StatusCode::OK);
+        assert_eq!(body, "convert: the kafka thread polled 0 s ago\n");
+        let long_ago = Instant::now().checked_sub(STALE + Duration::from_secs(5));
+        silent.polled_at(long_ago.expect("the machine is up for a minute"));
+        let both = state(&[("convert", &lively), ("retry.1m", &silent)]);
+        let (code, body) = healthz(both).await;
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("retry.1m: the kafka thread has been silent for 65 s"));
+        assert_eq!(healthz(state(&[])).await, (StatusCode::OK, "ok\n".into()));
+    }
+
+    #[tokio::test]
+    async fn a_stage_is_ready_when_it_is_assigned_restored_and_kafka_is_there() {
+        let status = Status::new("convert");
+        let ready = async || readyz(state(&[("convert", &status)])).await;
+        let (code, body) = ready().await;
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, "convert: not in the consumer group yet\n");
+        status.joined_group();
+        status.set_partition(3, Some(PartitionStatus::Restoring));
+        let (code, body) = ready().await;
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, "convert: partition 3 is being restored\n");
+        status.set_partition(3, Some(PartitionStatus::Running));
+        let running = (StatusCode::OK, "convert: 1 partitions running\n".to_owned());
+        assert_eq!(ready().await, running);
+        status.trouble("Kafka: all brokers are down".into());
+        let (code, body) = ready().await;
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body, "convert: Kafka: all brokers are down\n");
+        status.recovered();
+        assert_eq!(ready().await, running);
+    }
 }

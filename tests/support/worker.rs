@@ -131,7 +131,8 @@ impl Worker {
         answer(request).await
     }
 
-    async fn admin_address(&mut self) -> SocketAddr {
+    /// Where `/metrics` is served.
+    pub async fn admin_address(&mut self) -> SocketAddr {
         self.address_in_log("admin listening").await
     }
 

@@ -1,6 +1,7 @@
 //! Findings about `[[feeds]]`, and about `intake.exclude`, which takes keys from all of them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::config::exclude;
 use crate::config::matcher::{FeedMatch, ends_of_folders};
@@ -22,6 +23,7 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
         ));
     }
     check_names(&config.feeds, findings);
+    check_pauses(&config.feeds, findings);
     check_mappings(&config.feeds, &config.convert.limits, findings);
     let matches = parse_matches(&config.feeds, findings);
     let (used, off): (Vec<_>, Vec<_>) = matches.iter().partition(|parsed| parsed.feed.enabled);
@@ -43,6 +45,19 @@ pub(super) struct Parsed<'a> {
     pub index: usize,
     pub feed: &'a Feed,
     pub source: FeedMatch,
+}
+
+/// A pause this short would be over again and again between the files of one delivery.
+const LEAST_PAUSE: Duration = Duration::from_secs(60);
+
+fn check_pauses(feeds: &[Feed], findings: &mut Vec<Finding>) {
+    let is_short = |feed: &&Feed| feed.expect_every.is_some_and(|pause| pause < LEAST_PAUSE);
+    for feed in feeds.iter().filter(is_short) {
+        findings.push(Finding::error(format!(
+            "{}: expect_every is shorter than a minute, so the feed would be missed all the time; say how often its partner delivers, or leave it out",
+            feed.label()
+        )));
+    }
 }
 
 fn check_names(feeds: &[Feed], findings: &mut Vec<Finding>) {

@@ -52,6 +52,14 @@ fn what_has_no_default_is_asked_for() {
 }
 
 #[test]
+fn a_feed_is_not_expected_every_few_seconds() {
+    only(
+        "feeds = [{ name = 'nsx', match = 's3://partner-files/nsx/**', expect_every = '5s' }]",
+        "error: feed \"nsx\": expect_every is shorter than a minute, so the feed would be missed all the time; say how often its partner delivers, or leave it out",
+    );
+}
+
+#[test]
 fn settings_out_of_bounds_are_refused() {
     only(
         "kafka.brokers = ['kafka-1']",

@@ -206,6 +206,10 @@ impl<S: Stage> Session<S> {
         self.batch.not_before = None;
         self.apply(&outcomes, committed)?;
         for (partition, point) in points {
+            let is_of = |done: &&Done<S>| done.position.partition == *partition;
+            let finished = outcomes.iter().filter(is_of).count() as u64;
+            let status = &self.shared.status;
+            status.committed(*partition, point.clone(), finished);
             if let Some(Owned {
                 phase: Phase::Running(lane),
                 ..
@@ -215,6 +219,7 @@ impl<S: Stage> Session<S> {
             }
         }
         for done in &outcomes {
+            done.finished.on_commit.call();
             let Some(lane) = self.lane(done.position.partition, done.epoch) else {
                 continue;
             };
@@ -226,8 +231,8 @@ impl<S: Stage> Session<S> {
         self.shared.status.count(|counters| {
             counters.commits += 1;
             counters.events_finished += outcomes.len() as u64;
-            counters.commit_time += committed.took;
         });
+        self.shared.status.commit_took(committed.took);
         if self.troubled {
             self.troubled = false;
             self.shared.status.recovered();
@@ -288,7 +293,11 @@ impl<S: Stage> Session<S> {
         mut outcomes: Vec<Done<S>>,
         error: TransactionError,
     ) -> Result<(), Stop> {
-        self.shared.status.count(|counters| counters.aborts += 1);
+        self.shared.status.count(|counters| match &error {
+            TransactionError::Fenced(_) => counters.fenced += 1,
+            TransactionError::Unknown(_) => counters.unknown += 1,
+            TransactionError::Aborted(_) | TransactionError::TooLarge(_) => counters.aborts += 1,
+        });
         match error {
             TransactionError::Fenced(cause) => return Err(Stop::Fenced(cause.to_string())),
             TransactionError::Unknown(cause) => return Err(kafka_stop("commit", &cause)),

@@ -1,6 +1,6 @@
 //! What the group gives and takes: partitions assigned, revoked, lost; restored and started.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -226,13 +226,12 @@ impl<S: Stage> Session<S> {
         list.add_partition_offset(&topic, partition, Offset::Offset(start.offset))
             .map_err(|error| Stop::StartOver(format!("start partition {partition}: {error}")))?;
         self.group_call("start a partition", self.consumer.incremental_assign(&list))?;
+        let begin = start.offset;
+        let lane = Lane::new(partition, self.shared.settings.input.is_own(), queue, start);
+        let point = lane.progress.commit_point(&BTreeSet::new(), begin);
+        self.shared.status.committed(partition, point, 0);
         if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.phase = Phase::Running(Box::new(Lane::new(
-                partition,
-                self.shared.settings.input.is_own(),
-                queue,
-                start,
-            )));
+            owned.phase = Phase::Running(Box::new(lane));
         }
         self.shared
             .status

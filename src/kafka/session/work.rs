@@ -48,7 +48,9 @@ impl<S: Stage> Session<S> {
         }
         self.shared.status.count(|counters| {
             counters.in_flight = self.slots.in_use() as u64;
+            counters.in_flight_limit = self.shared.settings.max_in_flight as u64;
             counters.in_flight_bytes = self.slots.bytes_in_use();
+            counters.in_flight_bytes_limit = self.shared.settings.max_in_flight_bytes;
         });
         Ok(())
     }
