@@ -1,6 +1,8 @@
 //! The command line: arguments in, one command run, an exit code out.
 
+mod backfill;
 mod config;
+mod confirm;
 mod convert;
 mod dead_letters;
 mod diff;
@@ -53,6 +55,7 @@ Examples:
   feedmill feed test                             do the feeds' fixtures still become what they should?
   feedmill dead-letters list --group             what could not be converted, and why
   feedmill explain s3://partner-files/a.xml      what happened to this file?
+  feedmill backfill s3://partner-files/nsx/      convert what lies there and is not settled
 
 Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
 
@@ -98,6 +101,13 @@ enum Command {
     DeadLetters(dead_letters::Command),
     /// One object's story: its events, attempts and outcomes, what is settled now, and what is pending
     Explain(explain::Arguments),
+    /// Announce what lies in a bucket and is not settled, or ask for it to be converted again
+    ///
+    /// Lists what begins with the prefix, page by page, and compares each object that a feed takes with what is settled for it.
+    /// Without --force or --mapping-changed it announces what is new or has changed; doing it twice does no harm. To interrupt it
+    /// is safe: the command that goes on is printed. What is settled is copied to a temporary folder (TMPDIR) meanwhile.
+    #[command(after_help = backfill::EXAMPLES)]
+    Backfill(backfill::Arguments),
 }
 
 /// Runs the command of this process.
@@ -135,6 +145,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
         Command::DeadLetters(command) => dead_letters::run(&reaches_kafka(sources)?, command),
         Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
+        Command::Backfill(arguments) => backfill::run(&sound(sources)?, &arguments),
     }
 }
 
