@@ -43,12 +43,10 @@ use crate::{
     config::Config,
     convert::Feeds,
     failure::Failure,
-    intake::publish::Publisher,
     live::Live,
     s3::Accounts,
     shutdown,
     sweep::S3Storage,
-    telemetry::metrics::Metrics,
     topics::{ALTERED_OUTPUT, Id, Millis, Topics},
 };
 
@@ -261,8 +259,6 @@ impl Backfill<'_> {
     async fn walk(&self, cancel: &CancellationToken) -> Result<Walk<'_>, Failure> {
         let Config { kafka, s3, .. } = self.config;
         let topics = Topics::with_prefix(&kafka.topic_prefix);
-        let publisher =
-            Publisher::connect(kafka, &topics, Metrics::new().intake).map_err(Failure::service)?;
         let states = States::read(
             kafka,
             &topics.objects,
@@ -283,7 +279,8 @@ impl Backfill<'_> {
             tally: self.tally,
             storage,
             states,
-            publisher,
+            kafka,
+            publisher: None,
             pace: Pace::new(self.arguments.rate),
             next: Some(None),
         })

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tally::Tally;
 use crate::{
+    cli::reader::Reader,
     config::Kafka,
     convert::state::{self, Settled},
     kafka::view::View,
@@ -43,9 +44,13 @@ impl States {
         // The library wants a group's name, although nobody joins one.
         let group = format!("{}.reader", kafka.group);
         let (kafka, topic, folder) = (kafka.clone(), topic.to_owned(), folder.to_owned());
-        let view = spawn_blocking(move || View::open(&kafka, &group, &topic, &folder, state::fold))
-            .await?
-            .context("read what is settled")?;
+        let open = move || -> anyhow::Result<View> {
+            // Says clearly when Kafka can't be reached, or the topic is not there.
+            Reader::connect(&kafka)?.partition_count(&topic)?;
+            Ok(View::open(&kafka, &group, &topic, &folder, state::fold)?)
+        };
+        let view = spawn_blocking(open).await?;
+        let view = view.context("read what is settled")?;
         let mut states = Self {
             view: Arc::new(view),
             tally,

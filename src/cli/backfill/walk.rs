@@ -17,13 +17,15 @@ use super::{
 };
 use crate::{
     backoff::jittered,
+    config::Kafka,
     convert::Feeds,
     failure::Failure,
     intake::publish::{PublishError, Publisher},
     object::ObjectRef,
     s3,
     sweep::{Cursor, FIRST_PAUSE, LEAST_PATIENCE, LONGEST_PAUSE, Listed, Page, S3Storage, Storage},
-    topics::{Millis, ObjectEvent},
+    telemetry::metrics::Metrics,
+    topics::{Millis, ObjectEvent, Topics},
 };
 
 /// Events on their way to Kafka at once.
@@ -38,7 +40,9 @@ pub struct Walk<'a> {
     pub tally: &'a Arc<Tally>,
     pub storage: S3Storage,
     pub states: States,
-    pub publisher: Publisher,
+    pub kafka: &'a Kafka,
+    /// Connected when there is something to send: a dry run needs no right to write.
+    pub publisher: Option<Publisher>,
     pub pace: Pace,
     /// Where the next page begins; `None` at the end.
     pub next: Option<Option<Cursor>>,
@@ -142,8 +146,15 @@ impl Walk<'_> {
 
     /// Appends the events, at the pace that was asked for; returns when Kafka has acknowledged them all.
     pub async fn send(&mut self, events: Vec<ObjectEvent>) -> Result<(), Failure> {
+        if events.is_empty() {
+            return Ok(());
+        }
         let turns: Vec<_> = events.iter().map(|_| self.pace.turn()).collect();
-        let (publisher, tally) = (&self.publisher, self.tally);
+        let publisher = match &mut self.publisher {
+            Some(publisher) => publisher,
+            none => none.insert(connect(self.kafka)?),
+        };
+        let (publisher, tally) = (&*publisher, self.tally);
         stream::iter(events.into_iter().zip(turns))
             .map(|(event, turn)| async move {
                 tokio::time::sleep_until(turn.into()).await;
@@ -156,6 +167,11 @@ impl Walk<'_> {
             .await
             .map_err(Failure::service)
     }
+}
+
+fn connect(kafka: &Kafka) -> Result<Publisher, Failure> {
+    let topics = Topics::with_prefix(&kafka.topic_prefix);
+    Publisher::connect(kafka, &topics, Metrics::new().intake).map_err(Failure::service)
 }
 
 /// How fast events may go.
