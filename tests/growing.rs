@@ -158,7 +158,7 @@ async fn a_new_prefix_with_more_partitions_takes_over_under_live_traffic_and_not
     let new = stack.world("grown").partitions(6).settings(&state);
     let new = new.in_place_of(&old).create().await;
     // 2. Intake first: from here on, what is dropped is announced in the new prefix.
-    let (_new_intake, webhook) = intake(&new).await;
+    let (new_intake, webhook) = intake(&new).await;
     traffic.goes_to(webhook);
     stop(old_intake).await;
     traffic.flows(20).await;
@@ -171,7 +171,7 @@ async fn a_new_prefix_with_more_partitions_takes_over_under_live_traffic_and_not
     // 4. The new ones start, in the same state folder.
     let gate = Gate::before(&stack.s3_endpoint).await;
     let rest = through(&gate, stages("convert,retry"));
-    let _new_rest = start(&new, rest).await;
+    let new_rest = start(&new, rest).await;
     traffic.flows(20).await;
     // 5. And everything that lies there is announced.
     let place = format!("s3://{}/products/", new.origin.input_bucket);
@@ -236,4 +236,12 @@ async fn a_new_prefix_with_more_partitions_takes_over_under_live_traffic_and_not
     assert!(results.lines().count() > 60, "{results}");
     let letters = said(&old, &["dead-letters", "list"]).await;
     assert!(letters.contains("malformed_xml"), "{letters}");
+
+    // And the road back: the old workers go on where they were, and a backfill tells them of what they missed.
+    stop(new_intake).await;
+    stop(new_rest).await;
+    let _all = start(&old, WorkerOptions::default()).await;
+    said(&old, &["backfill", &place, "--yes"]).await;
+    assert!(old.settles_within(PATIENCE).await, "events are left");
+    old.assert_healthy(&expected).await;
 }
