@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     app::{self, Stage},
-    config::{Config, Feed, Loaded, Sources, load},
+    config::{Config, Feed, Loaded, Log, Sources, load},
     failure::{Failure, chain},
     telemetry::logging,
 };
@@ -145,21 +145,41 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
         Command::DeadLetters(command) => dead_letters::run(&reaches_kafka(sources)?, command),
         Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
-        Command::Backfill(arguments) => backfill::run(&sound(sources)?, &arguments),
+        Command::Backfill(arguments) => backfill::run(&sound_and_quiet(sources)?, &arguments),
     }
 }
 
 /// The configuration as it was read; what it says may not make sense yet.
 fn loaded(sources: Sources) -> Result<Loaded, Failure> {
-    let loaded = load(sources)
-        .map_err(|error| Failure::usage(anyhow!(error).context("load the configuration")))?;
+    logged(read(sources)?)
+}
+
+fn read(sources: Sources) -> Result<Loaded, Failure> {
+    load(sources).map_err(|error| Failure::usage(anyhow!(error).context("load the configuration")))
+}
+
+/// With logging set up as the configuration says.
+fn logged(loaded: Loaded) -> Result<Loaded, Failure> {
     logging::init(&loaded.config.log).map_err(Failure::usage)?;
     Ok(loaded)
 }
 
 /// The configuration, checked whole.
 fn sound(sources: Sources) -> Result<Config, Failure> {
-    let loaded = loaded(sources)?;
+    checked(loaded(sources)?)
+}
+
+/// The same for a command that shows itself how far it is: the log has only what is wrong, unless a level was asked for.
+fn sound_and_quiet(sources: Sources) -> Result<Config, Failure> {
+    let mut loaded = read(sources)?;
+    let level = &mut loaded.config.log.level;
+    if *level == Log::default().level {
+        *level = "warn".to_owned();
+    }
+    checked(logged(loaded)?)
+}
+
+fn checked(loaded: Loaded) -> Result<Config, Failure> {
     let warnings = loaded
         .validate()
         .map_err(|error| Failure::usage(anyhow!(error).context("use the configuration")))?;

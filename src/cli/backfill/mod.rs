@@ -61,17 +61,20 @@ const MAX_REQUEST_BYTES: usize = 100;
 
 pub const EXAMPLES: &str = "\
 Examples:
-  feedmill backfill s3://partner-files/nsx/ --dry-run            what would be announced?
-  feedmill backfill s3://partner-files/nsx/ --since 3h           of what came in the last three hours
-  feedmill backfill s3://partner-files --mapping-changed         after a change of feeds, what they are about
+  feedmill backfill s3://partner-files/nsx/ --dry-run         what would be announced?
+  feedmill backfill s3://partner-files/nsx/ --since 3h        of what came in three hours
+  feedmill backfill s3://partner-files --mapping-changed      after a change of feeds
   feedmill backfill s3://partner-files/nsx/2026/ --force --rate 50
 
-What is chosen, of the objects that a feed takes:
-  by default          what is not settled with the listed ETag: new, changed, or never announced
-  --force             everything
-  --mapping-changed   what is settled as converted or dead-lettered by another mapping, or another feed, than today's (`feedmill config
-                      feeds` shows the hashes). What is not settled, or was discarded, is left alone: the default takes the former.
-An object that already had this request is passed over; only its last request is remembered. The prefix is taken literally: it is no glob.";
+What is announced, of the objects that a feed takes:
+  by default         what is not settled with the listed ETag: new, changed, or never heard of
+  --force            everything
+  --mapping-changed  what another mapping or feed than today's converted or refused
+                     (`feedmill config feeds` shows the hashes). What is not settled is left to
+                     the default, and what somebody discarded stays so.
+
+An object that has had this request is passed over; only its last request is remembered.
+The prefix is taken literally: it is no glob.";
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("again").args(["force", "mapping_changed"]))]
@@ -136,8 +139,27 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
         tally: &tally,
         folder: folder.path(),
     };
+    if let (Some(request), false) = (asked.request(), arguments.dry_run) {
+        eprintln!("request {request}");
+    }
+    let began = Instant::now();
+    let mut first = Vec::new();
+    let mut end = End::Declined;
     let line = |elapsed| tally.line(elapsed);
-    progress::watched(line, || on_runtime(backfill.run()))
+    let ended = progress::watched(line, || {
+        on_runtime(async {
+            end = backfill.run(&mut first).await?;
+            Ok(())
+        })
+    });
+    if ended.is_err() && tally.get().announced > 0 {
+        backfill.say_how_to_go_on();
+    }
+    ended?;
+    match end {
+        End::Done => backfill.report(began.elapsed(), &first),
+        End::Declined => say("nothing was announced"),
+    }
 }
 
 impl Arguments {
@@ -194,32 +216,18 @@ enum End {
 }
 
 impl Backfill<'_> {
-    async fn run(self) -> Result<(), Failure> {
+    /// Runs to its end, or until a signal.
+    async fn run(&self, first: &mut Vec<String>) -> Result<End, Failure> {
         let signal =
             shutdown::first_signal().map_err(|error| Failure::bug("listen for signals", error))?;
         let cancel = CancellationToken::new();
-        let began = Instant::now();
-        if let (Some(request), false) = (self.asked.request(), self.arguments.dry_run) {
-            eprintln!("request {request}");
-        }
-        let mut first = Vec::new();
-        let ended = tokio::select! {
-            ended = self.announce(&cancel, &mut first) => ended,
+        tokio::select! {
+            ended = self.announce(&cancel, first) => ended,
             number = signal => {
                 cancel.cancel();
                 self.interrupted();
                 // As shells have it.
                 std::process::exit(128 + number)
-            }
-        };
-        match ended {
-            Ok(End::Done) => self.report(began.elapsed(), &first),
-            Ok(End::Declined) => say("nothing was announced"),
-            Err(failure) => {
-                if self.tally.get().announced > 0 {
-                    self.say_how_to_go_on();
-                }
-                Err(failure)
             }
         }
     }

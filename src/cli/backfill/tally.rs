@@ -6,7 +6,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -35,6 +35,9 @@ pub struct Counts {
     /// What is being copied before the listing begins.
     #[serde(skip)]
     pub reading: Option<Reading>,
+    /// When the first event was sent.
+    #[serde(skip)]
+    pub sending_since: Option<Instant>,
 }
 
 /// How far the copy of what is settled is.
@@ -109,11 +112,20 @@ impl Tally {
                 reading.states, reading.partition, reading.partitions
             );
         }
-        let rate = counts.announced as f64 / elapsed.as_secs_f64().max(0.001);
-        format!(
-            "{} listed, {} announced, {rate:.0} a second, {seconds} s",
-            counts.listed, counts.announced
-        )
+        let Counts {
+            listed, announced, ..
+        } = counts;
+        match counts.sending_since {
+            Some(since) => {
+                let rate = announced as f64 / since.elapsed().as_secs_f64().max(0.001);
+                format!("{listed} listed, {announced} announced, {rate:.0} a second, {seconds} s")
+            }
+            // Of a dry run.
+            None if announced > 0 => {
+                format!("{listed} listed, {announced} to announce, {seconds} s")
+            }
+            None => format!("{listed} listed, {seconds} s"),
+        }
     }
 }
 
@@ -223,11 +235,16 @@ mod tests {
         tally.change(|counts| {
             counts.reading = None;
             counts.listed = 30;
-            counts.announced = 10;
         });
         tally.state_read(0, 12);
-        let line = tally.line(Duration::from_secs(2));
-        assert_eq!(line, "30 listed, 10 announced, 5 a second, 2 s");
+        let line = || tally.line(Duration::from_secs(4));
+        assert_eq!(line(), "30 listed, 4 s");
+        tally.change(|counts| counts.announced = 10);
+        assert_eq!(line(), "30 listed, 10 to announce, 4 s");
+        tally.change(|counts| {
+            counts.sending_since = Instant::now().checked_sub(Duration::from_secs(2));
+        });
+        assert_eq!(line(), "30 listed, 10 announced, 5 a second, 4 s");
         tally.leave_the_terminal(true);
         assert_eq!(tally.line(Duration::from_secs(3)), "");
     }

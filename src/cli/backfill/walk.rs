@@ -149,6 +149,9 @@ impl Walk<'_> {
         if events.is_empty() {
             return Ok(());
         }
+        self.tally.change(|counts| {
+            counts.sending_since.get_or_insert_with(Instant::now);
+        });
         let turns: Vec<_> = events.iter().map(|_| self.pace.turn()).collect();
         let publisher = match &mut self.publisher {
             Some(publisher) => publisher,
