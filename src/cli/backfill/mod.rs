@@ -309,7 +309,10 @@ impl Backfill<'_> {
     fn interrupted(&self) {
         self.tally.leave_the_terminal(true);
         progress::clear();
-        eprintln!("interrupted; {} were announced", self.tally.get().announced);
+        eprintln!(
+            "interrupted; at least {} were announced",
+            self.tally.get().announced
+        );
         self.say_how_to_go_on();
         // Whoever copies what is settled may make a file once more, until it sees that it is over.
         for _ in 0..20 {
