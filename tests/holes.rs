@@ -190,9 +190,16 @@ async fn a_group_that_never_committed_does_not_start_behind_the_beginning_of_the
     let accepted = world.run_cli(&["topics", "accept-hole", "0"]).await;
     assert_eq!(accepted.code(), Some(0), "{accepted:#?}");
     let mut worker = start(&world).await;
-    // What the backfill will do.
-    let event = truth.drop(&world, "products/lost.xml", 1).await;
-    assert_eq!(outcome(&world, event).await, Outcome::Converted);
+    // The command that it names brings back what was lost.
+    let mut printed = accepted.stdout.lines().map(str::trim);
+    let command = printed.find_map(|line| line.strip_prefix("feedmill backfill "));
+    let backfill = ["backfill", command.expect("a command")];
+    let announced = world.run_cli(&backfill).await;
+    assert!(
+        announced.stdout.contains("announced 1 of 1"),
+        "{announced:#?}"
+    );
+    assert!(world.settles_within(PATIENCE).await);
     truth.assert_healthy(&world).await;
     stop(&mut worker).await;
 }

@@ -1,6 +1,8 @@
 //! The command line: arguments in, one command run, an exit code out.
 
+mod backfill;
 mod config;
+mod confirm;
 mod convert;
 mod dead_letters;
 mod diff;
@@ -23,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     app::{self, Stage},
-    config::{Config, Feed, Loaded, Sources, load},
+    config::{Config, Feed, Loaded, Log, Sources, load},
     failure::{Failure, chain},
     telemetry::logging,
 };
@@ -53,6 +55,7 @@ Examples:
   feedmill feed test                             do the feeds' fixtures still become what they should?
   feedmill dead-letters list --group             what could not be converted, and why
   feedmill explain s3://partner-files/a.xml      what happened to this file?
+  feedmill backfill s3://partner-files/nsx/      convert what lies there and is not settled
 
 Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
 
@@ -98,6 +101,13 @@ enum Command {
     DeadLetters(dead_letters::Command),
     /// One object's story: its events, attempts and outcomes, what is settled now, and what is pending
     Explain(explain::Arguments),
+    /// Announce what lies in a bucket and is not settled, or ask for it to be converted again
+    ///
+    /// Lists what begins with the prefix, page by page, and compares each object that a feed takes with what is settled for it.
+    /// Without --force or --mapping-changed it announces what is new or has changed; doing it twice does no harm. To interrupt it
+    /// is safe: the command that goes on is printed. What is settled is copied to a temporary folder (TMPDIR) meanwhile.
+    #[command(after_help = backfill::EXAMPLES)]
+    Backfill(backfill::Arguments),
 }
 
 /// Runs the command of this process.
@@ -135,20 +145,41 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
         Command::DeadLetters(command) => dead_letters::run(&reaches_kafka(sources)?, command),
         Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
+        Command::Backfill(arguments) => backfill::run(&sound_and_quiet(sources)?, &arguments),
     }
 }
 
 /// The configuration as it was read; what it says may not make sense yet.
 fn loaded(sources: Sources) -> Result<Loaded, Failure> {
-    let loaded = load(sources)
-        .map_err(|error| Failure::usage(anyhow!(error).context("load the configuration")))?;
+    logged(read(sources)?)
+}
+
+fn read(sources: Sources) -> Result<Loaded, Failure> {
+    load(sources).map_err(|error| Failure::usage(anyhow!(error).context("load the configuration")))
+}
+
+/// With logging set up as the configuration says.
+fn logged(loaded: Loaded) -> Result<Loaded, Failure> {
     logging::init(&loaded.config.log).map_err(Failure::usage)?;
     Ok(loaded)
 }
 
 /// The configuration, checked whole.
 fn sound(sources: Sources) -> Result<Config, Failure> {
-    let loaded = loaded(sources)?;
+    checked(loaded(sources)?)
+}
+
+/// The same for a command that shows itself how far it is: the log has only what is wrong, unless a level was asked for.
+fn sound_and_quiet(sources: Sources) -> Result<Config, Failure> {
+    let mut loaded = read(sources)?;
+    let level = &mut loaded.config.log.level;
+    if *level == Log::default().level {
+        *level = "warn".to_owned();
+    }
+    checked(logged(loaded)?)
+}
+
+fn checked(loaded: Loaded) -> Result<Config, Failure> {
     let warnings = loaded
         .validate()
         .map_err(|error| Failure::usage(anyhow!(error).context("use the configuration")))?;

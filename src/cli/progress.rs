@@ -16,7 +16,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// To the beginning of the line, and nothing on it.
 const CLEAR: &str = "\r\x1b[K";
 
-/// Does `work`, and shows meanwhile the `line` that says how far it is after so long, in ASCII.
+/// Does `work`, and shows meanwhile the `line` that says how far it is after so long, in ASCII;
+/// while the line is empty, the terminal is left to somebody else.
 pub fn watched<T>(line: impl Fn(Duration) -> String + Send, work: impl FnOnce() -> T) -> T {
     if !io::stderr().is_terminal() {
         return work();
@@ -43,6 +44,9 @@ fn draw(line: impl Fn(Duration) -> String, ended: &Receiver<()>) {
     while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
         wait = INTERVAL;
         let mut line = line(began.elapsed());
+        if line.is_empty() {
+            continue;
+        }
         // A line that wraps can't be taken back.
         line.truncate(width().saturating_sub(1));
         // A terminal that is gone is no reason to stop.

@@ -1,6 +1,7 @@
 //! Text for people. Keys and messages may hold anything; a terminal must not be steered by them.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal},
     path::Path,
 };
@@ -33,6 +34,15 @@ pub fn printable(text: &str) -> String {
 pub fn elapsed(from: Millis, to: Millis) -> String {
     let millis = to.0.saturating_sub(from.0);
     format!("{:#}", SignedDuration::from_millis(millis))
+}
+
+/// As one word of a shell's command line.
+pub fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/=@".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', r"'\''")).into(),
+    }
 }
 
 /// Why a file, or a record of it, is refused, and where the reason stands.

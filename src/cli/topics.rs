@@ -3,13 +3,14 @@
 use anyhow::anyhow;
 use clap::Subcommand;
 
-use super::say;
+use super::{say, text::quoted};
 use crate::{
     config::Config,
     convert,
     failure::Failure,
     kafka::admin::{self, Admin, Made},
     retry,
+    sweep::watched_places,
     topics::{Topics, layout},
 };
 
@@ -104,6 +105,8 @@ fn accept_hole(
     partition: i32,
     offset: Option<i64>,
 ) -> Result<(), Failure> {
+    let places = watched_places(config)
+        .map_err(|error| Failure::usage(anyhow!(error).context("read the match of a feed")))?;
     // Says clearly when Kafka can't be reached.
     drop(Admin::connect(&config.kafka).map_err(Failure::service)?);
     let topics = Topics::with_prefix(&config.kafka.topic_prefix);
@@ -133,16 +136,8 @@ fn accept_hole(
     say(
         "objects whose events are in the hole have to be announced again, for each watched bucket and prefix:",
     )?;
-    for feed in &config.feeds {
-        let prefix = feed
-            .r#match
-            .split(['*', '?', '[', '{'])
-            .next()
-            .unwrap_or(&feed.r#match);
-        say(format_args!("  feedmill backfill {prefix}"))?;
+    for place in places {
+        say(format_args!("  feedmill backfill {}", quoted(&place)))?;
     }
-    say(
-        "this version has no backfill yet: post a notification for each object to the webhook instead; settled objects end as duplicates",
-    )?;
     Ok(())
 }

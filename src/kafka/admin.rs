@@ -220,7 +220,7 @@ impl Admin {
             match partitions.get(spec.name.as_str()) {
                 None | Some(0) => problems.push(format!("the topic {} is not there; `feedmill topics create` makes it", spec.name)),
                 Some(count) if *count != spec.partitions => problems.push(format!(
-                    "the topic {} has {count} partitions, not {}: their number is fixed for the life of a prefix; set kafka.partitions = {count}, or use a new kafka.topic_prefix and a backfill",
+                    "the topic {} has {count} partitions, not {}: their number is fixed for the life of a prefix; set kafka.partitions = {count}, or grow: a new kafka.topic_prefix and a backfill (docs/growing.md)",
                     spec.name, spec.partitions
                 )),
                 Some(_) => there.push(spec),

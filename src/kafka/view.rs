@@ -1,6 +1,6 @@
 //! A read-committed copy of a whole compacted topic, on disk, made by the code that restores state.
 //!
-//! For whoever looks at what others settled: the sweep. Everything here blocks.
+//! For whoever looks at what others settled: the sweep, and commands. Everything here blocks.
 
 use std::path::Path;
 
@@ -53,14 +53,27 @@ impl View {
 
     /// Brings every partition up to what is committed now; the number of records read.
     pub fn catch_up(&self, cancel: &CancellationToken) -> Result<usize, ReadError> {
+        self.catch_up_telling(cancel, |_| ())
+    }
+
+    /// The same, and tells of each record the partition that it is in.
+    pub fn catch_up_telling(
+        &self,
+        cancel: &CancellationToken,
+        tell: impl Fn(i32),
+    ) -> Result<usize, ReadError> {
         let mut records = 0;
         for partition in 0..self.partitions {
+            let fold = |value: Option<&[u8]>| {
+                tell(partition);
+                (self.fold)(value)
+            };
             let copying = Copying {
                 topic: &self.topic,
                 partition,
                 log: &self.log,
                 store: &self.store,
-                fold: &self.fold,
+                fold: &fold,
             };
             records += self.reader.copy(&copying, cancel)?;
         }

@@ -48,15 +48,15 @@ use crate::{
 
 pub use candidate::Announcement;
 pub use ledger::{KafkaLedger, Ledger, LedgerError};
-pub use pass::Stopped;
-pub use plan::PlanError;
+pub use pass::{FIRST_PAUSE, LONGEST_PAUSE, Stopped};
+pub use plan::{PlanError, watched_places};
 pub use storage::{Cursor, Listed, Page, S3Storage, Storage};
 
 /// The stage's name in its group and in the state folder.
 pub const STAGE: &str = "sweep";
 
 /// How long a server may be away before its part is left to the next sweep, unless the interval is longer.
-const LEAST_PATIENCE: Duration = Duration::from_secs(15 * 60);
+pub const LEAST_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Sweeps again and again.
 pub struct Sweeper<S, L> {

@@ -122,6 +122,16 @@ impl Plan {
     }
 }
 
+/// The buckets and prefixes that the feeds watch, as `s3://bucket/prefix`; one within another is left out.
+pub fn watched_places(config: &Config) -> Result<Vec<String>, MatchError> {
+    let enabled = config.feeds.iter().filter(|feed| feed.enabled);
+    let watched = enabled
+        .map(|feed| Ok((feed, FeedMatch::parse(&feed.r#match)?)))
+        .collect::<Result<Vec<_>, MatchError>>()?;
+    let parts = sources(&watched, &BTreeSet::new());
+    Ok(parts.iter().map(Part::name).collect())
+}
+
 fn list_files(config: &Config) -> Result<Vec<(ObjectRef, String)>, PlanError> {
     let lists = config.sweep.lists.iter().map(|file| {
         let list = ObjectRef::from_url(&file.list).map_err(|source| PlanError::List {

@@ -125,10 +125,15 @@ impl Worker {
 
     /// Posts a notification to the worker's webhook; status and body.
     pub async fn notify(&mut self, notification: &Value) -> (u16, String) {
-        let address = self.address_in_log("webhook listening").await;
-        let url = format!("http://{address}/api/v1/s3/event");
+        let url = self.webhook_url().await;
         let request = self.http.post(url).body(notification.to_string());
         answer(request).await
+    }
+
+    /// Where notifications are posted to.
+    pub async fn webhook_url(&mut self) -> String {
+        let address = self.address_in_log("webhook listening").await;
+        format!("http://{address}/api/v1/s3/event")
     }
 
     /// Where `/metrics` is served.

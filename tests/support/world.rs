@@ -39,6 +39,7 @@ pub struct WorldBuilder {
     name: String,
     partitions: i32,
     settings: String,
+    predecessor: Option<Origin>,
 }
 
 impl WorldBuilder {
@@ -48,6 +49,15 @@ impl WorldBuilder {
             name: name.into(),
             partitions: 4,
             settings: String::new(),
+            predecessor: None,
+        }
+    }
+
+    /// Shares the group and the buckets of another world, which must outlive it; only the topics are its own.
+    pub fn in_place_of(self, world: &World) -> Self {
+        Self {
+            predecessor: Some(world.origin.clone()),
+            ..self
         }
     }
 
@@ -72,16 +82,24 @@ impl WorldBuilder {
     async fn try_create(self) -> Result<World> {
         let random = uuid::Uuid::new_v4().simple().to_string();
         let prefix = format!("fm-{}-{}", self.name, &random[..8]);
-        let origin = Origin {
-            brokers: self.stack.brokers.clone(),
-            topic_prefix: prefix.clone(),
-            group: format!("{prefix}.{CONVERT_STAGE}"),
-            input_bucket: format!("{prefix}-in"),
-            output_bucket: format!("{prefix}-out"),
-        };
         let store = Store::connect(&self.stack.s3_endpoint);
-        store.create_bucket(&origin.input_bucket).await?;
-        store.create_bucket(&origin.output_bucket).await?;
+        let origin = match &self.predecessor {
+            Some(predecessor) => Origin {
+                topic_prefix: prefix.clone(),
+                ..predecessor.clone()
+            },
+            None => Origin {
+                brokers: self.stack.brokers.clone(),
+                topic_prefix: prefix.clone(),
+                group: format!("{prefix}.{CONVERT_STAGE}"),
+                input_bucket: format!("{prefix}-in"),
+                output_bucket: format!("{prefix}-out"),
+            },
+        };
+        if self.predecessor.is_none() {
+            store.create_bucket(&origin.input_bucket).await?;
+            store.create_bucket(&origin.output_bucket).await?;
+        }
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         fs::write(folder.path().join("feedmill.toml"), self.toml(&origin)?)?;
         create_topics(folder.path()).await;
@@ -93,6 +111,7 @@ impl WorldBuilder {
         let http = reqwest::Client::builder().timeout(HTTP_TIMEOUT).build()?;
         Ok(World {
             partitions: self.partitions,
+            owns_buckets: self.predecessor.is_none(),
             stack: self.stack,
             origin,
             store,
@@ -149,7 +168,7 @@ impl WorldBuilder {
         let prefix = origin.topic_prefix.as_str();
         for (table, name, value) in [
             ("kafka", "brokers", Value::Array(brokers)),
-            ("kafka", "group", prefix.into()),
+            ("kafka", "group", installation(origin).into()),
             ("kafka", "topic_prefix", prefix.into()),
             ("kafka", "partitions", i64::from(self.partitions).into()),
             ("s3", "endpoint", self.stack.s3_endpoint.as_str().into()),
@@ -161,6 +180,12 @@ impl WorldBuilder {
         }
         settings
     }
+}
+
+/// The name that the groups of all stages begin with.
+fn installation(origin: &Origin) -> &str {
+    let group = origin.group.strip_suffix(CONVERT_STAGE);
+    group.map_or(&origin.group, |group| group.trim_end_matches('.'))
 }
 
 /// Lays one table over another: tables are merged, anything else is replaced.
@@ -204,6 +229,7 @@ pub struct World {
     pub stack: Stack,
     pub origin: Origin,
     pub partitions: i32,
+    owns_buckets: bool,
     store: Store,
     producer: FutureProducer,
     http: reqwest::Client,
@@ -320,7 +346,7 @@ impl World {
     /// Events that wait in retry topics; `None` while the broker does not answer.
     pub async fn waiting(&self) -> Option<usize> {
         let (brokers, prefix) = (self.origin.brokers.clone(), self.retry_prefix());
-        let installation = self.origin.topic_prefix.clone();
+        let installation = installation(&self.origin).to_owned();
         let waiting = move || -> Result<usize> {
             let mut waiting = 0;
             for topic in kafka::topics(&brokers)? {
@@ -413,10 +439,12 @@ impl World {
         assert!(found.is_empty(), "{} violations", found.len());
     }
 
-    async fn remove(stack: &Stack, origin: &Origin) -> Result<()> {
+    async fn remove(stack: &Stack, origin: &Origin, with_buckets: bool) -> Result<()> {
         let store = Store::connect(&stack.s3_endpoint);
-        store.remove_bucket(&origin.input_bucket).await?;
-        store.remove_bucket(&origin.output_bucket).await?;
+        if with_buckets {
+            store.remove_bucket(&origin.input_bucket).await?;
+            store.remove_bucket(&origin.output_bucket).await?;
+        }
         let admin: AdminClient<DefaultClientContext> = kafka::client(&stack.brokers).create()?;
         let rejected = format!("{}.rejected-notifications", origin.topic_prefix);
         let topics = Topic::ALL.map(|topic| origin.topic(topic));
@@ -450,10 +478,11 @@ impl Drop for World {
             eprintln!("kept: {}", self.folder().display());
         }
         let (stack, origin) = (self.stack.clone(), self.origin.clone());
+        let with_buckets = self.owns_buckets;
         let cleanup = std::thread::spawn(move || -> Result<()> {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().build()?;
-            let removed = Self::remove(&stack, &origin);
+            let removed = Self::remove(&stack, &origin, with_buckets);
             runtime.block_on(async { tokio::time::timeout(CLEANUP_TIMEOUT, removed).await })?
         });
         if let Ok(Err(error)) = cleanup.join() {

@@ -1,8 +1,9 @@
 //! The commands that grant what is missing in Kafka.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::{
+    cli::text::quoted,
     config::{Kafka, SecurityProtocol},
     kafka::admin::Operation,
 };
@@ -55,15 +56,6 @@ fn principal(kafka: &Kafka) -> String {
         _ if protocol.uses_sasl() => "User:NAME".to_owned(),
         _ if security.certificate_file.is_some() => "User:CN=NAME-IN-THE-CERTIFICATE".to_owned(),
         _ => "User:ANONYMOUS".to_owned(),
-    }
-}
-
-/// As one word of a shell's command line.
-fn quoted(word: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:/=@".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.into(),
-        false => format!("'{}'", word.replace('\'', r"'\''")).into(),
     }
 }
 
