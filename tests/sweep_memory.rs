@@ -14,7 +14,9 @@ use feedmill::convert::state::Settled;
 use feedmill::kafka::Position;
 use feedmill::object::{ETag, ObjectRef};
 use feedmill::s3::S3Error;
-use feedmill::sweep::{Announcement, Cursor, Ledger, LedgerError, Listed, Page, Storage, Sweeper};
+use feedmill::sweep::{
+    Announcement, Cursor, Ledger, LedgerError, Listed, OldPage, OldStates, Page, Storage, Sweeper,
+};
 use feedmill::telemetry::metrics::Metrics;
 use feedmill::topics::{Millis, ObjectEvent};
 use tokio_util::sync::CancellationToken;
@@ -105,6 +107,18 @@ impl Ledger for Counted {
             etag: Some(etag(number(object.key()))),
             ..Settled::default()
         }))
+    }
+
+    fn partitions(&self) -> i32 {
+        1
+    }
+
+    fn old_states(
+        &self,
+        _: OldStates,
+        _: &dyn Fn(&ObjectRef) -> bool,
+    ) -> Result<OldPage, LedgerError> {
+        Ok(OldPage::default())
     }
 
     fn covers(&self, _: &Announcement) -> Result<bool, LedgerError> {
