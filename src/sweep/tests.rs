@@ -60,6 +60,7 @@ struct Shelf {
     /// Keys that came after the listing.
     hidden: Mutex<BTreeSet<String>>,
     pages: AtomicUsize,
+    heads: AtomicUsize,
 }
 
 impl Shelf {
@@ -124,6 +125,7 @@ impl Storage for Shelf {
 
     async fn head(&self, object: &ObjectRef) -> Result<Option<Listed>, S3Error> {
         self.answer(object.bucket())?;
+        self.heads.fetch_add(1, Ordering::Relaxed);
         if let Some(how) = *lock(&self.heads_fail) {
             return Err(failure(how));
         }
@@ -450,6 +452,8 @@ async fn old_states_of_what_is_gone_are_announced_without_an_etag_once_until_con
         assert!(sweeper.sweep(&forgetting()).await.unwrap());
         assert_eq!(book.keys(), ["a/x/1", "a/x/3", "a/x/4", "a/x/5"]);
     }
+    let heads = sweeper.storage.heads.load(Ordering::Relaxed);
+    assert_eq!(heads, 4, "what is listed costs no request");
     assert!(lock(&book.events).iter().all(|event| event.etag.is_none()));
     let announced = &sweeper.metrics.announced;
     assert_eq!(announced.with_label_values(&["gone"]).get(), 4);
