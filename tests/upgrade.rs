@@ -136,19 +136,16 @@ fn a_state_folder_is_taken_over_or_restored_from_the_topic() {
         );
         let format = release.json::<Value>("build.json")["state_store_format"].clone();
         let is_read = format == store::FORMAT;
-        for copy in COPIES {
+        for (copy, next_offsets) in &kept.next_offsets {
             let store = Store::open(&slot.path().join(copy)).unwrap();
-            for (partition, next_offset) in (0..).zip(&kept.next_offsets) {
+            for (partition, next_offset) in (0..).zip(next_offsets) {
                 let now = kept.written_at.0 + 1_000;
                 let resumed = store.resume(partition, &kept.log, 0, *next_offset, now);
-                assert_eq!(
-                    resumed.unwrap(),
-                    if is_read { *next_offset } else { 0 },
-                    "{copy}"
-                );
+                let expected = if is_read { *next_offset } else { 0 };
+                assert_eq!(resumed.unwrap(), expected, "{copy}");
             }
             for state in &kept.states {
-                let read = stored(&store, state, kept.next_offsets.len());
+                let read = stored(&store, state, next_offsets.len());
                 let expected = is_read.then(|| settled(state));
                 assert_eq!(read, expected, "{copy}: {}", state.key);
             }
@@ -293,15 +290,15 @@ async fn state_of(world: &World) -> State {
     });
     // After the folder was packed.
     let slot = StateFolder::claim(&world.folder().join("state")).unwrap();
-    let store = Store::open(&slot.path().join(COPIES[0])).unwrap();
-    let next = |partition| {
-        store
-            .resume(partition, &log, 0, i64::MAX, now_ms())
-            .unwrap()
-    };
+    let next_offsets = COPIES.map(|copy| {
+        let store = Store::open(&slot.path().join(copy)).unwrap();
+        let next = |partition| store.resume(partition, &log, 0, i64::MAX, now_ms());
+        let next_offsets = (0..world.partitions).map(|partition| next(partition).unwrap());
+        (copy.to_owned(), next_offsets.collect())
+    });
     State {
         worker: slot.worker(),
-        next_offsets: (0..world.partitions).map(next).collect(),
+        next_offsets: next_offsets.into(),
         written_at: Millis::now(),
         states: states.collect(),
         log,

@@ -5,6 +5,7 @@
 //! * `offsets.json`: committed offsets with their metadata
 //! * `state.postcard.zst`: a worker's state folder; `state.json`: what is in it
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -37,8 +38,8 @@ pub struct State {
     pub worker: String,
     pub log: LogIdentity,
     pub written_at: Millis,
-    /// By partition of `objects`.
-    pub next_offsets: Vec<i64>,
+    /// By store, and there by partition of `objects`.
+    pub next_offsets: BTreeMap<String, Vec<i64>>,
     pub states: Vec<ObjectState>,
 }
 
