@@ -252,7 +252,8 @@ impl LogReader {
     }
 
     /// Reads committed records from an offset on, as long as they were written before a time, until it has had enough: the
-    /// offset to go on from, or `None` behind the last of them. What a clock that is ahead wrote hides what follows, until it is as old itself.
+    /// offset to go on from, or `None` behind the last of them. What a clock that is ahead wrote hides what follows, until
+    /// it is as old itself.
     pub fn read_older(
         &self,
         older: &Older<'_>,
