@@ -63,6 +63,8 @@ fn a_build_says_what_it_is_and_which_forms_it_reads_and_writes() {
             "{field}"
         );
     }
+    let features = build["features"].as_array().unwrap();
+    assert!(features.contains(&"ssl".into()), "{features:?}");
     // A fingerprint is in the header of every value: eight bytes, least significant first.
     let event = encode(&ObjectEvent::observed(
         &feedmill::object::ObjectRef::try_new("b", "k").unwrap(),

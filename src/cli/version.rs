@@ -1,6 +1,7 @@
 //! `feedmill --version [--json]`: which build this is, and which forms it reads and writes. What two builds say tells what
 //! an upgrade changes: see `docs/upgrading.md`.
 
+use rdkafka::ClientConfig;
 use serde::Serialize;
 
 use super::say;
@@ -28,6 +29,8 @@ struct Build {
     rustc: &'static str,
     target: &'static str,
     librdkafka: String,
+    /// What librdkafka was built with; feedmill has no features of its own to choose from.
+    features: Vec<String>,
     /// Part of every mapping hash.
     engine_version: u32,
     /// Of the values on the topics, as they are written.
@@ -49,12 +52,20 @@ impl Build {
             rustc: env!("BUILD_RUSTC_VERSION"),
             target: env!("BUILD_TARGET"),
             librdkafka: rdkafka::util::get_rdkafka_version().1,
+            features: librdkafka_features(),
             engine_version: ENGINE_VERSION,
             schemas: topics::schemas(),
             state_store_format: store::FORMAT,
             offset_metadata_tag: progress::TAG,
         }
     }
+}
+
+fn librdkafka_features() -> Vec<String> {
+    let config = ClientConfig::new().create_native_config();
+    let features = config.and_then(|config| config.get("builtin.features"));
+    let features = features.unwrap_or_default();
+    features.split(',').map(str::to_owned).collect()
 }
 
 /// One line, or one JSON object.
