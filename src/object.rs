@@ -74,6 +74,12 @@ impl ObjectRef {
     pub fn message_key(&self) -> String {
         format!("{}/{}", self.bucket, self.key)
     }
+
+    /// The object whose records have this key; `None` when it is no object's.
+    pub fn from_message_key(key: &[u8]) -> Option<Self> {
+        let (bucket, key) = str::from_utf8(key).ok()?.split_once('/')?;
+        Self::try_new(bucket, key).ok()
+    }
 }
 
 impl fmt::Display for ObjectRef {
@@ -129,6 +135,12 @@ mod tests {
         let object = ObjectRef::try_new("feeds", "a/b c+d%20/ü\n.xml").unwrap();
         assert_eq!(ObjectRef::from_url(&object.to_string()).unwrap(), object);
         assert_eq!(object.message_key(), "feeds/a/b c+d%20/ü\n.xml");
+        let message_key = object.message_key();
+        assert_eq!(
+            ObjectRef::from_message_key(message_key.as_bytes()),
+            Some(object)
+        );
+        assert_eq!(ObjectRef::from_message_key(b"\xff/k"), None);
     }
 
     #[test]

@@ -9,28 +9,24 @@ mod convert_world;
 #[path = "support/second_s3.rs"]
 mod second_s3;
 
+#[path = "support/sweeper.rs"]
+mod sweeper;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use convert_world::{
     Gate, PATIENCE, assert_output, convert, mirrored, observe, refuse, start, through,
 };
-use feedmill::config::{self, Config, load};
-use feedmill::intake::publish::Publisher;
-use feedmill::kafka::StateFolder;
-use feedmill::live::Live;
 use feedmill::object::ETag;
-use feedmill::sweep::{KafkaLedger, S3Storage, Sweeper};
-use feedmill::telemetry::metrics::Metrics;
-use feedmill::topics::{Intent, Outcome, ResultRecord, Topics};
+use feedmill::topics::{Intent, Outcome, ResultRecord};
 use futures::{StreamExt, stream};
 use second_s3::{PUBLIC_BUCKET, SecondS3};
 use serde_json::Value;
 use support::checker::{Expectations, Topic};
 use support::files::{PRODUCTS_FEED, ProductFile};
 use support::{Stack, Worker, WorkerOptions, World, poll_until, wait_until};
-use tokio_util::sync::CancellationToken;
+use sweeper::{config_of, sweeper};
 
 const KEY: &str = "products/a.xml";
 
@@ -375,41 +371,6 @@ async fn one_process_sweeps_at_a_time_and_another_takes_over_when_it_is_gone() {
     converted(&world, KEY, &etag).await;
     expected.extend(only(KEY, &version(1)));
     assert_healthy(&world, expected).await;
-}
-
-/// A sweeper in this process, beside those of the world's workers.
-async fn sweeper(world: &World, name: &str) -> Sweeper<S3Storage, KafkaLedger> {
-    let config = config_of(world);
-    let shutdown = CancellationToken::new();
-    let metrics = Metrics::new();
-    let accounts = feedmill::s3::Accounts::new(&config.s3).await;
-    let (folder, intake, stop) = (
-        world.folder().join(name),
-        metrics.intake.clone(),
-        shutdown.clone(),
-    );
-    let ledger = tokio::task::spawn_blocking(move || {
-        let topics = Topics::with_prefix(&config.kafka.topic_prefix);
-        let publisher = Publisher::connect(&config.kafka, &topics, intake).unwrap();
-        let folder = Arc::new(StateFolder::claim(&folder).unwrap());
-        KafkaLedger::open(&config.kafka, &topics, publisher, folder, stop).unwrap()
-    });
-    Sweeper {
-        storage: Arc::new(S3Storage {
-            accounts: Arc::new(Live::new(accounts)),
-            stall: Duration::from_secs(30),
-        }),
-        ledger: Arc::new(ledger.await.unwrap()),
-        metrics: metrics.sweep,
-        shutdown,
-    }
-}
-
-fn config_of(world: &World) -> Config {
-    let file = world.folder().join("feedmill.toml");
-    load(config::Sources::of_process(Some(file), None))
-        .unwrap()
-        .config
 }
 
 #[tokio::test(flavor = "multi_thread")]

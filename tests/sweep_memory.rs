@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use feedmill::config::Config;
@@ -14,7 +14,9 @@ use feedmill::convert::state::Settled;
 use feedmill::kafka::Position;
 use feedmill::object::{ETag, ObjectRef};
 use feedmill::s3::S3Error;
-use feedmill::sweep::{Announcement, Cursor, Ledger, LedgerError, Listed, Page, Storage, Sweeper};
+use feedmill::sweep::{
+    Announcement, Cursor, Ledger, LedgerError, Listed, OldPage, OldStates, Page, Storage, Sweeper,
+};
 use feedmill::telemetry::metrics::Metrics;
 use feedmill::topics::{Millis, ObjectEvent};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,9 @@ const PAGE: usize = 1_000;
 
 /// A page of a thousand keys as candidates, announcements and events, with room.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a sweep has listed, when it is to forget what is gone.
+const LISTED_BYTES: usize = 32 * 1024 * 1024;
 
 struct Counting;
 
@@ -107,6 +112,18 @@ impl Ledger for Counted {
         }))
     }
 
+    fn partitions(&self) -> i32 {
+        1
+    }
+
+    fn old_states(
+        &self,
+        _: OldStates,
+        _: &dyn Fn(&ObjectRef) -> bool,
+    ) -> Result<OldPage, LedgerError> {
+        Ok(OldPage::default())
+    }
+
     fn covers(&self, _: &Announcement) -> Result<bool, LedgerError> {
         Ok(false)
     }
@@ -125,11 +142,18 @@ impl Ledger for Counted {
 
 #[tokio::test]
 async fn a_million_keys_take_the_memory_of_one_page() {
-    let config: Config = toml::from_str(
+    let mut config: Config = toml::from_str(
         "output = { bucket = 'out', layout = 'versioned' }\nfeeds = [{ name = 'f', match = 's3://in/x/**' }]",
     )
     .unwrap();
-    for (settled, announced) in [(true, 0), (false, KEYS as i64)] {
+    let cases = [
+        (true, 0, None),
+        (false, KEYS as i64, None),
+        (true, 0, Some(Duration::from_secs(24 * 3600))),
+    ];
+    for (settled, announced, retention) in cases {
+        config.state.retention = retention;
+        let most = MOST_BYTES + retention.map_or(0, |_| LISTED_BYTES);
         let ledger = Arc::new(Counted {
             settled,
             ..Counted::default()
@@ -151,6 +175,6 @@ async fn a_million_keys_take_the_memory_of_one_page() {
         );
         assert_eq!(ledger.appended.load(Relaxed), announced);
         assert_eq!(sweeper.metrics.listed.get(), KEYS as u64);
-        assert!(peak < MOST_BYTES, "{peak} bytes");
+        assert!(peak < most, "{peak} bytes");
     }
 }

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use feedmill::{
@@ -62,6 +64,7 @@ async fn the_view_knows_what_is_committed_and_reads_only_the_rest_when_opened_ag
     }
     let (view, read) = opened(&world).await;
     assert_eq!(read, 10);
+    let view = older_records_are_read_in_any_steps(view).await;
     for n in 0..10 {
         let state = settled(&world, &view, &format!("products/{n}.xml")).unwrap();
         assert_eq!(state.outputs.len(), 1);
@@ -87,6 +90,42 @@ async fn the_view_knows_what_is_committed_and_reads_only_the_rest_when_opened_ag
     assert_eq!(read, 1, "only the tombstone is new");
     assert_eq!(settled(&world, &view, "products/3.xml"), None);
     assert!(settled(&world, &view, "products/4.xml").is_some());
+}
+
+/// Of the topic that the view is of: ten keys, once each, whether it is read in one go or record by record.
+async fn older_records_are_read_in_any_steps(view: View) -> View {
+    let read = move || {
+        for step in [1, 3, 100] {
+            let keys = keys_before(&view, i64::MAX, step);
+            let different: BTreeSet<_> = keys.iter().collect();
+            assert_eq!((keys.len(), different.len()), (10, 10), "step {step}");
+        }
+        assert_eq!(keys_before(&view, 1, 3).len(), 0, "all are younger");
+        view
+    };
+    tokio::task::spawn_blocking(read).await.unwrap()
+}
+
+/// The keys of records that were written before a time, read so many at a time.
+fn keys_before(view: &View, before_ms: i64, step: usize) -> Vec<Vec<u8>> {
+    let mut keys = Vec::new();
+    for partition in 0..view.partitions() {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let mut read = 0;
+            let cancel = CancellationToken::new();
+            let older = view.read_older(partition, from, before_ms, &cancel, |key, _| {
+                keys.push(key.to_vec());
+                read += 1;
+                Ok(match read < step {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                })
+            });
+            next = older.unwrap();
+        }
+    }
+    keys
 }
 
 #[tokio::test(flavor = "multi_thread")]

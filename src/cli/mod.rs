@@ -17,11 +17,12 @@ mod results;
 mod source;
 mod text;
 mod topics;
+mod version;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
 use anyhow::anyhow;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     app::{self, Stage},
@@ -32,8 +33,14 @@ use crate::{
 
 /// Converts partners' product files in S3 to JSON, exactly once.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXAMPLES, max_term_width = 120)]
+#[command(about, after_help = EXAMPLES, max_term_width = 120, arg_required_else_help = true)]
 struct Arguments {
+    /// Print which build this is
+    #[arg(short = 'V', long)]
+    version: bool,
+    /// With --version: as JSON, with the versions of everything that is read and written
+    #[arg(long, requires = "version")]
+    json: bool,
     /// Configuration file [default: feedmill.toml, if it is there]
     #[arg(long, global = true, env = "FEEDMILL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -41,7 +48,7 @@ struct Arguments {
     #[arg(long, global = true, env = "FEEDMILL_PROFILE", value_name = "NAME")]
     profile: Option<String>,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 const EXAMPLES: &str = "\
@@ -56,6 +63,7 @@ Examples:
   feedmill dead-letters list --group             what could not be converted, and why
   feedmill explain s3://partner-files/a.xml      what happened to this file?
   feedmill backfill s3://partner-files/nsx/      convert what lies there and is not settled
+  feedmill --version --json                      which build is this, and what does it read and write?
 
 Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
 
@@ -125,8 +133,17 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+    if arguments.version {
+        return version::print(arguments.json);
+    }
+    let Some(command) = arguments.command else {
+        let missing = "a command is missing; feedmill --help lists them";
+        Arguments::command()
+            .error(ErrorKind::MissingSubcommand, missing)
+            .exit();
+    };
     let sources = Sources::of_process(arguments.config, arguments.profile);
-    match arguments.command {
+    match command {
         Command::Run { stages } => {
             let config = sound(sources.clone())?;
             let stages: BTreeSet<Stage> = stages.into_iter().collect();
@@ -236,8 +253,6 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

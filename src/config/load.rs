@@ -13,8 +13,12 @@ use super::{Config, Feed, SettingError, partners};
 
 const DEFAULT_FILE: &str = "feedmill.toml";
 
-/// Variables of the prefix that are not settings: those of the command line, and those of the tests.
-const NOT_SETTINGS: [&str; 2] = ["FEEDMILL_CONFIG", "FEEDMILL_PROFILE"];
+/// Variables of the prefix that are not settings: those of the command line, of the build, and of the tests.
+const NOT_SETTINGS: [&str; 3] = [
+    "FEEDMILL_CONFIG",
+    "FEEDMILL_PROFILE",
+    "FEEDMILL_BUILD_REVISION",
+];
 const TEST_PREFIX: &str = "FEEDMILL_TEST_";
 
 /// Where settings come from. Not `Debug`: the environment may hold secrets.
@@ -440,6 +444,7 @@ mod tests {
             ("PATH", "/bin"),
             ("FEEDMILL_CONFIG", "x.toml"),
             ("FEEDMILL_PROFILE", "prod"),
+            ("FEEDMILL_BUILD_REVISION", "0123456"),
             ("FEEDMILL_TEST_KAFKA", "127.0.0.1:9092"),
             ("FEEDMILL_INTAKE__TOKEN", ""),
             ("FEEDMILL_SERVICE_HOST", "10.0.0.1"),

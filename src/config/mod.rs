@@ -536,12 +536,17 @@ pub enum Layout {
 pub struct State {
     /// Made when missing; deleting it is always safe, a start then takes longer.
     pub dir: PathBuf,
+    /// How long ago an object must have been settled for its state to be forgotten, once a sweep lists the object no more;
+    /// at least a day. Its output stays. Left out: states are kept for ever.
+    #[serde(with = "pause::optional")]
+    pub retention: Option<Duration>,
 }
 
 impl Default for State {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("feedmill-state"),
+            retention: None,
         }
     }
 }

@@ -175,6 +175,21 @@ pub fn fold(value: Option<&[u8]>) -> Result<Option<StateBytes>, String> {
         .map_err(|error| error.to_string())
 }
 
+/// What a record of `objects` says of an object with this key; `None` when it was settled at this time or later, in milliseconds
+/// since the epoch.
+pub fn settled_before(
+    value: &[u8],
+    source_key: &str,
+    before_ms: i64,
+) -> Result<Option<Settled>, String> {
+    let state: ObjectState = decode(value).map_err(|error| error.to_string())?;
+    if state.settled_at.0 >= before_ms {
+        return Ok(None);
+    }
+    let packed = fold(Some(value))?.unwrap_or_default();
+    Settled::read(&packed, source_key).map(Some)
+}
+
 impl Settled {
     /// Whether a version was settled by an event behind this offset; a letter that was opened meanwhile settles none.
     pub fn was_settled_after(&self, offset: i64) -> bool {
@@ -263,6 +278,17 @@ mod tests {
                 (state.status, state.generation)
             );
         }
+    }
+
+    #[test]
+    fn an_old_state_is_the_one_that_the_copy_has() {
+        let state = state("A", "somewhere/else.json");
+        let (value, settled_at) = (encode(&state), state.settled_at.0);
+        let before = |time| settled_before(&value, "nsx/a.xml", time);
+        let copied = Settled::read(&packed(&state), "nsx/a.xml").unwrap();
+        assert_eq!(before(settled_at + 1), Ok(Some(copied)));
+        assert_eq!(before(settled_at), Ok(None));
+        assert!(settled_before(b"no avro", "k", 0).is_err());
     }
 
     #[test]

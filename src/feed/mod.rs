@@ -52,7 +52,7 @@ use encode::Encoder;
 pub use fields::{DateFormatError, FieldError, TypeError};
 pub use limits::Limits;
 use plan::Mapping;
-pub use plan::{Plan, PlanError};
+pub use plan::{ENGINE_VERSION, Plan, PlanError};
 pub use progress::{Counter, Progress};
 pub use reject::{ConvertError, Reason, Rejection};
 use rejects::Rejects;

@@ -22,7 +22,7 @@ use super::switch::Switch;
 use super::validate::Schema;
 
 /// Part of every mapping hash. To be raised by a change that gives other bytes for the same input and configuration.
-const ENGINE_VERSION: u32 = 3;
+pub const ENGINE_VERSION: u32 = 3;
 
 /// A [`Spec`] compiled once, for any number of conversions, on any number of threads.
 #[derive(Debug)]

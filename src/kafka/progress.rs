@@ -14,7 +14,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 pub const MAX_GAP: i64 = 10_000;
 
 /// Marks metadata written by this code, version 1.
-const TAG: &str = "fm1:";
+pub const TAG: &str = "fm1:";
 
 /// A committed offset with the finished offsets above it.
 #[derive(Debug, Clone, PartialEq, Eq)]

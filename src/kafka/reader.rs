@@ -8,6 +8,7 @@
 //! 3. replay what is committed, from the local copy's position to the end.
 
 use std::{
+    ops::ControlFlow,
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -77,6 +79,16 @@ pub struct Copying<'a> {
     pub log: &'a LogIdentity,
     pub store: &'a Store,
     pub fold: Fold<'a>,
+}
+
+/// The records of a partition that were written before a time.
+pub struct Older<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    /// Offset of the first record to read; one that the log has lost is no matter.
+    pub from: i64,
+    /// Milliseconds since the Unix epoch, by the records' timestamps.
+    pub before_ms: i64,
 }
 
 /// Two consumers that assign themselves: one sees what is committed, the other the real ends of logs.
@@ -210,8 +222,6 @@ impl LogReader {
         }
     }
 
-    /// Reads committed records until the end-of-partition event, which comes at or behind `end`: record offsets alone
-    /// would not tell, because markers and compaction leave gaps at the end.
     fn replay(
         &self,
         copying: &Copying<'_>,
@@ -219,11 +229,68 @@ impl LogReader {
         end: i64,
         cancel: &CancellationToken,
     ) -> Result<usize, ReadError> {
-        let &Copying {
-            topic, partition, ..
-        } = copying;
         let mut batch: Vec<(Vec<u8>, Option<StateBytes>)> = Vec::new();
         let (mut next, mut count) = (from, 0);
+        self.read(copying.topic, copying.partition, cancel, |record| {
+            let offset = record.offset();
+            let state =
+                (copying.fold)(record.payload()).map_err(|reason| ReadError::Unreadable {
+                    topic: copying.topic.to_owned(),
+                    offset,
+                    reason,
+                })?;
+            batch.push((record.key().unwrap_or_default().to_vec(), state));
+            next = offset + 1;
+            count += 1;
+            if batch.len() >= BATCH {
+                apply(copying, &mut batch, next)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        apply(copying, &mut batch, next.max(end))?;
+        Ok(count)
+    }
+
+    /// Reads committed records from an offset on, as long as they were written before a time, until it has had enough: the
+    /// offset to go on from, or `None` behind the last of them. What a clock that is ahead wrote hides what follows, until
+    /// it is as old itself.
+    pub fn read_older(
+        &self,
+        older: &Older<'_>,
+        cancel: &CancellationToken,
+        mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, ReadError>,
+    ) -> Result<Option<i64>, ReadError> {
+        let &Older {
+            topic, partition, ..
+        } = older;
+        let (log_start, _) = self.ends(topic, partition)?;
+        let mut list = TopicPartitionList::new();
+        let from = Offset::Offset(older.from.max(log_start));
+        list.add_partition_offset(topic, partition, from)?;
+        self.committed.assign(&list)?;
+        let mut next = None;
+        let read = self.read(topic, partition, cancel, |record| {
+            let written = record.timestamp().to_millis();
+            if written.is_some_and(|written| written >= older.before_ms) {
+                return Ok(ControlFlow::Break(()));
+            }
+            let flow = each(record)?;
+            next = flow.is_break().then_some(record.offset() + 1);
+            Ok(flow)
+        });
+        self.committed.unassign()?;
+        read.map(|()| next)
+    }
+
+    /// Reads committed records of the partition that is assigned, until it has had enough or the end-of-partition event
+    /// comes: record offsets alone would not tell, because markers and compaction leave gaps at the end.
+    fn read(
+        &self,
+        topic: &str,
+        partition: i32,
+        cancel: &CancellationToken,
+        mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, ReadError>,
+    ) -> Result<(), ReadError> {
         let mut progress_at = Instant::now();
         loop {
             if cancel.is_cancelled() {
@@ -232,23 +299,12 @@ impl LogReader {
             match self.committed.poll(Duration::from_millis(500)) {
                 None => {}
                 Some(Ok(record)) => {
-                    let offset = record.offset();
-                    let state = (copying.fold)(record.payload()).map_err(|reason| {
-                        ReadError::Unreadable {
-                            topic: topic.to_owned(),
-                            offset,
-                            reason,
-                        }
-                    })?;
-                    batch.push((record.key().unwrap_or_default().to_vec(), state));
-                    next = offset + 1;
-                    count += 1;
+                    if each(&record)?.is_break() {
+                        return Ok(());
+                    }
                     progress_at = Instant::now();
                 }
-                Some(Err(KafkaError::PartitionEOF(ended))) if ended == partition => {
-                    apply(copying, &mut batch, next.max(end))?;
-                    return Ok(count);
-                }
+                Some(Err(KafkaError::PartitionEOF(ended))) if ended == partition => return Ok(()),
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => {
                     warn!(topic, partition, %error, "reading");
@@ -265,9 +321,6 @@ impl LogReader {
                 return Err(ReadError::TimedOut {
                     topic: topic.to_owned(),
                 });
-            }
-            if batch.len() >= BATCH {
-                apply(copying, &mut batch, next)?;
             }
         }
     }

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::StateBytes;
 
 /// Raised when the layout of keys or values changes: a store of another format is wiped.
-const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 2;
 
 /// Tombstones live 14 days on the changelog (`delete.retention.ms`); a copy that was last written earlier than this may
 /// have missed one that is gone by now.

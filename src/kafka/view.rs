@@ -2,15 +2,15 @@
 //!
 //! For whoever looks at what others settled: the sweep, and commands. Everything here blocks.
 
-use std::path::Path;
+use std::{ops::ControlFlow, path::Path};
 
-use rdkafka::{consumer::Consumer, error::KafkaError, types::RDKafkaErrorCode};
+use rdkafka::{Message, consumer::Consumer, error::KafkaError, types::RDKafkaErrorCode};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     StateBytes, ffi,
     partitioner::partition_of,
-    reader::{Copying, LogReader, ReadError},
+    reader::{Copying, LogReader, Older, ReadError},
     settings,
     store::{LogIdentity, Store, StoreError},
 };
@@ -83,6 +83,32 @@ impl View {
     /// What is known of a message key.
     pub fn get(&self, key: &[u8]) -> Result<Option<StateBytes>, StoreError> {
         self.store.get(partition_of(key, self.partitions), key)
+    }
+
+    /// Reads records of the topic itself, from an offset on and written before a time, until it has had enough: each with its
+    /// key and value, also what the copy knows to be replaced. The offset to go on from, `None` at the end.
+    pub fn read_older(
+        &self,
+        partition: i32,
+        from: i64,
+        before_ms: i64,
+        cancel: &CancellationToken,
+        mut each: impl FnMut(&[u8], Option<&[u8]>) -> Result<ControlFlow<()>, String>,
+    ) -> Result<Option<i64>, ReadError> {
+        let older = Older {
+            topic: &self.topic,
+            partition,
+            from,
+            before_ms,
+        };
+        self.reader.read_older(&older, cancel, |record| {
+            let key = record.key().unwrap_or_default();
+            each(key, record.payload()).map_err(|reason| ReadError::Unreadable {
+                topic: self.topic.clone(),
+                offset: record.offset(),
+                reason,
+            })
+        })
     }
 
     /// Which log another topic is: positions in one mean nothing in another of the same name.

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::{
     candidate::{Announcement, Candidate, Kind},
     ledger::{Ledger, LedgerError},
+    list_file::Head,
     pass::{FIRST_PAUSE, LONGEST_PAUSE, MAX_HEADS, Pass, Stopped, Trouble},
     storage::Storage,
 };
@@ -88,8 +89,9 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
         .await
     }
 
-    /// Leaves out altered outputs whose source is not the settled one any more: an event of its own is on its way, or the
-    /// source's part of the sweep announces it.
+    /// Leaves out what a look at the source does not bear out. An altered output whose source is not the settled one any more:
+    /// an event of its own is on its way, or the source's part of the sweep announces it. A source that is there again, or of
+    /// which the server does not say that it is gone.
     async fn confirmed(&self, due: Vec<Announcement>) -> Result<Vec<Announcement>, Trouble> {
         let confirmed = stream::iter(due).map(|announcement| async move {
             if announcement.kind == Kind::New {
@@ -100,9 +102,12 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
                 announcement.event.key.as_str(),
             );
             let Ok(source) = source else { return Ok(None) };
-            let head = self.head(&source).await?;
-            let settled = head.is_some_and(|head| Some(head.etag) == announcement.event.etag);
-            Ok::<_, S3Error>(settled.then_some(announcement))
+            let confirmed = match (announcement.kind, self.look(&source).await?) {
+                (Kind::Gone, head) => head == Head::Gone,
+                (_, Head::There(head)) => Some(head.etag) == announcement.event.etag,
+                (_, Head::Gone | Head::Untold) => false,
+            };
+            Ok::<_, S3Error>(confirmed.then_some(announcement))
         });
         let confirmed = confirmed
             .buffer_unordered(MAX_HEADS)
@@ -139,7 +144,7 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
     }
 
     /// A call to the ledger, again and again until it succeeds, on a thread that may block.
-    async fn with_kafka<T: Send + 'static>(
+    pub(super) async fn with_kafka<T: Send + 'static>(
         &self,
         call: impl Fn(&L) -> Result<T, LedgerError> + Send + Sync + 'static,
     ) -> Result<T, Stopped> {

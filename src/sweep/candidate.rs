@@ -31,6 +31,8 @@ pub enum Seen {
         key: String,
         etag: ETag,
     },
+    /// It is listed no more, and this old state is left of it.
+    Nothing(Box<Settled>),
 }
 
 /// Why an object is announced.
@@ -40,6 +42,8 @@ pub enum Kind {
     New,
     /// Its output is not the one that was written.
     AlteredOutput,
+    /// It is gone, and what is settled of it is old.
+    Gone,
 }
 
 impl Kind {
@@ -48,6 +52,7 @@ impl Kind {
         match self {
             Self::New => "new",
             Self::AlteredOutput => "altered_output",
+            Self::Gone => "gone",
         }
     }
 }
@@ -57,7 +62,7 @@ impl Kind {
 pub struct Announcement {
     pub kind: Kind,
     pub event: ObjectEvent,
-    /// What the event says of its object: the ETag seen, or the id of the request.
+    /// What the event says of its object: the ETag seen, the id of the request, or the generation of what is to be forgotten.
     pub mark: String,
 }
 
@@ -93,6 +98,16 @@ impl Candidate {
                 let altered = settled.status == Some(Status::Converted) && written.etag != *etag;
                 altered.then(|| self.altered_output(settled, etag))
             }
+            Seen::Nothing(old) => (settled == Some(&**old)).then(|| self.gone(old)),
+        }
+    }
+
+    /// Without an ETag: convert looks at what is there, and ends it as `missing` if nothing is.
+    fn gone(&self, old: &Settled) -> Announcement {
+        Announcement {
+            kind: Kind::Gone,
+            mark: old.generation.to_string(),
+            event: ObjectEvent::observed(&self.object, SOURCE),
         }
     }
 
@@ -227,6 +242,25 @@ mod tests {
         assert_eq!(event.intent, Intent::Reconvert);
         assert_eq!(event.intent_id.as_deref(), Some("altered-output:42:stray"));
         assert_eq!(event.etag, Some(tag("A")));
+    }
+
+    #[test]
+    fn what_is_gone_is_announced_without_an_etag_while_its_old_state_stands() {
+        let old = settled(Some("A"), Status::Converted);
+        let gone = Candidate {
+            object: ObjectRef::try_new("in", "a.xml").unwrap(),
+            seen: Seen::Nothing(Box::new(old.clone())),
+        };
+        let announcement = gone.announcement(Some(&old)).unwrap();
+        let event = &announcement.event;
+        assert_eq!((event.intent, &event.etag), (Intent::Observe, &None));
+        assert_eq!(announcement.subject(), "gone:in/a.xml");
+        let newer = Settled {
+            dead_letter_id: Some("opened since".into()),
+            ..old
+        };
+        assert_eq!(gone.announcement(Some(&newer)), None);
+        assert_eq!(gone.announcement(None), None);
     }
 
     #[test]

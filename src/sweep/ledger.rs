@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,7 +24,7 @@ use crate::{
         view::View,
     },
     object::ObjectRef,
-    topics::{ObjectEvent, Topics},
+    topics::{Millis, ObjectEvent, Topics},
 };
 
 /// Why Kafka, or the local copy of what is in it, could not be used. It is tried again.
@@ -43,12 +44,42 @@ pub enum LedgerError {
     Panicked(String),
 }
 
+/// Where to look for old states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldStates {
+    pub partition: i32,
+    pub next_offset: i64,
+    /// They were settled before.
+    pub before: Millis,
+}
+
+/// Some old states, and where there are more.
+#[derive(Debug, Default)]
+pub struct OldPage {
+    pub states: Vec<(ObjectRef, Settled)>,
+    pub next_offset: Option<i64>,
+}
+
+/// Old states that are looked at together.
+const OLD_PAGE: usize = 500;
+
 /// Kafka, as far as a sweep needs it. All but `append` block.
 pub trait Ledger: Send + Sync + 'static {
     /// Sees what convert has finished and settled until now.
     fn refresh(&self) -> Result<(), LedgerError>;
 
     fn settled(&self, object: &ObjectRef) -> Result<Option<Settled>, LedgerError>;
+
+    /// Partitions that states are in.
+    fn partitions(&self) -> i32;
+
+    /// The next states of a partition that were settled before a time, of objects that are wanted. What is settled now may be
+    /// something else.
+    fn old_states(
+        &self,
+        from: OldStates,
+        wanted: &dyn Fn(&ObjectRef) -> bool,
+    ) -> Result<OldPage, LedgerError>;
 
     /// Whether convert has still to come to an announcement of exactly this.
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError>;
@@ -128,6 +159,41 @@ impl Ledger for KafkaLedger {
         Settled::read(&bytes, object.key())
             .map(Some)
             .map_err(|reason| LedgerError::Damaged(object.to_string(), reason))
+    }
+
+    fn partitions(&self) -> i32 {
+        self.view.partitions()
+    }
+
+    /// Reads the topic itself: the copy has only hashes of the keys.
+    fn old_states(
+        &self,
+        from: OldStates,
+        wanted: &dyn Fn(&ObjectRef) -> bool,
+    ) -> Result<OldPage, LedgerError> {
+        let before_ms = from.before.0;
+        let mut states = Vec::new();
+        let next_offset = self.view.read_older(
+            from.partition,
+            from.next_offset,
+            before_ms,
+            &self.shutdown,
+            |key, value| {
+                let object = ObjectRef::from_message_key(key).filter(wanted);
+                if let (Some(object), Some(value)) = (object, value) {
+                    let settled = state::settled_before(value, object.key(), before_ms)?;
+                    states.extend(settled.map(|settled| (object, settled)));
+                }
+                Ok(match states.len() < OLD_PAGE {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                })
+            },
+        )?;
+        Ok(OldPage {
+            states,
+            next_offset,
+        })
     }
 
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError> {

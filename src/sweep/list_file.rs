@@ -111,16 +111,35 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
 
     /// An object as it is now; `None` when it is not there, or when its server refuses to tell: without the permission to
     /// list a bucket, both are answered 403.
-    pub(super) async fn head(&self, object: &ObjectRef) -> Result<Option<Listed>, S3Error> {
-        match self.storage.head(object).await {
-            Err(error) if error.failure != Failure::Unavailable => {
-                debug!(%object, %error, "the object can't be looked at");
-                self.tally.failed(error.failure.code());
-                Ok(None)
-            }
-            answer => answer,
+    async fn head(&self, object: &ObjectRef) -> Result<Option<Listed>, S3Error> {
+        match self.look(object).await? {
+            Head::There(listed) => Ok(Some(listed)),
+            Head::Gone | Head::Untold => Ok(None),
         }
     }
+
+    /// Looks at an object; an error when its server does not answer.
+    pub(super) async fn look(&self, object: &ObjectRef) -> Result<Head, S3Error> {
+        match self.storage.head(object).await {
+            Ok(Some(listed)) => Ok(Head::There(listed)),
+            Ok(None) => Ok(Head::Gone),
+            Err(error) if error.failure == Failure::Unavailable => Err(error),
+            Err(error) => {
+                debug!(%object, %error, "the object can't be looked at");
+                self.tally.failed(error.failure.code());
+                Ok(Head::Untold)
+            }
+        }
+    }
+}
+
+/// What a look at an object shows.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Head {
+    There(Listed),
+    Gone,
+    /// The server refuses to say.
+    Untold,
 }
 
 fn missing_list(error: S3Error) -> Trouble {

@@ -14,13 +14,16 @@
 //! * [`ledger`]: what Kafka is asked for; [`announced`]: what this sweeper announced
 //! * [`pass`]: one sweep, page by page, [`list_file`] where a list names the objects; [`announce`]: from what is seen to
 //!   events; [`tally`]: the numbers
+//! * [`forget`]: old states of what is gone; [`listed`]: what is not
 
 mod announce;
 mod announced;
 mod candidate;
+mod forget;
 mod ledger;
 mod lines;
 mod list_file;
+mod listed;
 mod pass;
 mod plan;
 mod storage;
@@ -37,17 +40,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use self::{
-    pass::Pass,
+    listed::ListedKeys,
+    pass::{Forgetting, Pass},
     plan::Plan,
     tally::{Counts, Tally},
 };
 use crate::{
     config::Config, failure::chain, kafka::leader::Leader, live::Live,
-    telemetry::metrics::SweepMetrics,
+    telemetry::metrics::SweepMetrics, topics::Millis,
 };
 
 pub use candidate::Announcement;
-pub use ledger::{KafkaLedger, Ledger, LedgerError};
+pub use ledger::{KafkaLedger, Ledger, LedgerError, OldPage, OldStates};
 pub use pass::{FIRST_PAUSE, LONGEST_PAUSE, Stopped};
 pub use plan::{PlanError, watched_places};
 pub use storage::{Cursor, Listed, Page, S3Storage, Storage};
@@ -99,13 +103,22 @@ impl<S: Storage, L: Ledger> Sweeper<S, L> {
             tally: Tally::begin(plan.parts.len(), self.metrics.clone()),
             counts: Counts::default(),
             seen_at: Instant::now(),
-            plan,
+            plan: Arc::new(plan),
             storage: Arc::clone(&self.storage),
             ledger: Arc::clone(&self.ledger),
             min_age: config.sweep.min_age,
+            forgetting: config.state.retention.map(|retention| Forgetting {
+                settled_before: before(retention),
+                listed: ListedKeys::default(),
+            }),
             patience: LEAST_PATIENCE.max(config.sweep.interval),
             shutdown: self.shutdown.clone(),
         };
         pass.run().await
     }
+}
+
+fn before(retention: Duration) -> Millis {
+    let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    Millis(Millis::now().0.saturating_sub(retention_ms))
 }

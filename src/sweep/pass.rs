@@ -16,6 +16,7 @@ use super::{
     candidate::{Candidate, Seen, is_young},
     ledger::Ledger,
     lines::{Bookmark, MAX_LIST_BYTES},
+    listed::ListedKeys,
     plan::{Part, Plan, Way},
     storage::{Cursor, Listed, Page, Storage},
     tally::{Counts, Tally},
@@ -65,7 +66,7 @@ impl From<Stopped> for Trouble {
 
 impl Trouble {
     /// Reason in metrics.
-    fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         match self {
             Self::S3(error) => error.failure.code(),
             Self::NoList => "list_missing",
@@ -87,10 +88,12 @@ impl Trouble {
 
 /// One sweep over a plan.
 pub struct Pass<S, L> {
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     pub storage: Arc<S>,
     pub ledger: Arc<L>,
     pub min_age: Duration,
+    /// What is to be forgotten when it is gone.
+    pub forgetting: Option<Forgetting>,
     /// How long a part's server may be away before the part is left to the next sweep.
     pub patience: Duration,
     pub shutdown: CancellationToken,
@@ -99,6 +102,13 @@ pub struct Pass<S, L> {
     pub counts: Counts,
     /// When the view of what is settled was last brought up to date.
     pub seen_at: Instant,
+}
+
+/// What a sweep needs to find the old states whose objects are gone.
+pub struct Forgetting {
+    /// They were settled before.
+    pub settled_before: Millis,
+    pub listed: ListedKeys,
 }
 
 /// A part, and how far it is looked through.
@@ -177,6 +187,7 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
                 Err(trouble) => self.put_off(progress, &trouble, &mut queue),
             }
         }
+        self.forget().await?;
         Ok(self.tally.end())
     }
 
@@ -255,7 +266,12 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
         let mut sources = Vec::with_capacity(page.objects.len());
         for listed in page.objects {
             match ObjectRef::try_new(bucket, listed.key.as_str()) {
-                Ok(object) => sources.push((object, listed)),
+                Ok(object) => {
+                    if let Some(forgetting) = &mut self.forgetting {
+                        forgetting.listed.add(object.message_key().as_bytes());
+                    }
+                    sources.push((object, listed));
+                }
                 Err(error) => unreadable.push(error.to_string()),
             }
         }

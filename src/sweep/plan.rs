@@ -111,6 +111,18 @@ impl Plan {
         !object.key().ends_with('/') && self.router.find(object).is_some()
     }
 
+    /// Whether the object is among what is listed, and would be announced. Not so what a listing file names: that it names
+    /// an object no more does not say that the object is gone.
+    pub fn lists(&self, object: &ObjectRef) -> bool {
+        let within = |part: &Part| match part {
+            Part::Sources { bucket, prefix } => {
+                bucket == object.bucket() && object.key().starts_with(prefix.as_str())
+            }
+            Part::ListFile { .. } | Part::Outputs { .. } => false,
+        };
+        self.parts.iter().any(within) && self.takes(object)
+    }
+
     /// The source whose output this key is, when a feed takes it.
     pub fn source_of(&self, output_key: &str, ways: &[Way]) -> Option<ObjectRef> {
         ways.iter().find_map(|way| {
@@ -303,6 +315,27 @@ mod tests {
         let plan = plan(&(output.to_owned() + &feeds(&["s3://a/x/**"])));
         assert_eq!(written(&plan), []);
         assert_eq!(listed(&plan), ["s3://a/x/"]);
+    }
+
+    #[test]
+    fn an_object_is_listed_when_a_feed_takes_it_and_its_bucket_is_listed_and_not_named_by_a_file() {
+        let text = "[[sweep.lists]]\nlist = 's3://c/list'\n".to_owned()
+            + &feeds(&["s3://a/x/*.xml", "s3://c/**"])
+            + &feeds(&["s3://b/**"]).replace("f0", "off")
+            + "enabled = false\n";
+        let plan = plan(&text);
+        let lists = |bucket: &str, key: &str| plan.lists(&ObjectRef::try_new(bucket, key).unwrap());
+        assert!(lists("a", "x/1.xml"));
+        for (bucket, key) in [
+            ("a", "x/1.csv"),
+            ("a", "y/1.xml"),
+            ("a", "x/1.xml.tmp"),
+            ("b", "1"),
+            ("c", "1"),
+            ("gone", "1"),
+        ] {
+            assert!(!lists(bucket, key), "s3://{bucket}/{key}");
+        }
     }
 
     #[test]

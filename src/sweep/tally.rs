@@ -29,6 +29,8 @@ pub struct Counts {
     pub unsettled: u64,
     pub announced: u64,
     pub altered_outputs: u64,
+    /// Old states announced because their object is gone.
+    pub gone: u64,
     /// Objects that a listing file names and that are not there.
     pub absent: u64,
     /// Entries of listings and lines of listing files that can't be taken for what they are.
@@ -44,6 +46,7 @@ impl AddAssign for Counts {
         self.unsettled += more.unsettled;
         self.announced += more.announced;
         self.altered_outputs += more.altered_outputs;
+        self.gone += more.gone;
         self.absent += more.absent;
         self.unreadable += more.unreadable;
     }
@@ -54,6 +57,7 @@ impl Counts {
         match kind {
             Kind::New => self.announced += 1,
             Kind::AlteredOutput => self.altered_outputs += 1,
+            Kind::Gone => self.gone += 1,
         }
     }
 }
@@ -92,6 +96,7 @@ impl Tally {
         for (kind, count) in [
             (Kind::New, page.announced),
             (Kind::AlteredOutput, page.altered_outputs),
+            (Kind::Gone, page.gone),
         ] {
             let announced = &self.metrics.announced;
             announced.with_label_values(&[kind.name()]).inc_by(count);
@@ -112,13 +117,18 @@ impl Tally {
         self.incomplete.insert(part);
     }
 
+    /// Whether all that was looked at so far was seen whole.
+    pub fn is_complete(&self) -> bool {
+        self.incomplete.is_empty()
+    }
+
     pub fn part_done(&mut self) {
         self.done += 1;
     }
 
     /// The end; whether everything was seen.
     pub fn end(self) -> bool {
-        let complete = self.incomplete.is_empty();
+        let complete = self.is_complete();
         self.metrics
             .duration
             .observe(self.began.elapsed().as_secs_f64());
@@ -142,6 +152,7 @@ impl Tally {
             unsettled,
             announced,
             altered_outputs,
+            gone,
             absent,
             unreadable,
         } = self.counts;
@@ -155,6 +166,7 @@ impl Tally {
             unsettled,
             announced,
             altered_outputs,
+            gone,
             absent,
             unreadable,
             incomplete = self.incomplete.len(),

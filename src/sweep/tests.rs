@@ -1,7 +1,7 @@
 //! Whole sweeps over a bucket and a ledger in memory, which fail when they are told to.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     sync::{
         Mutex, MutexGuard,
@@ -55,7 +55,12 @@ struct Shelf {
     objects: Mutex<BTreeMap<(String, String), Listed>>,
     /// The next requests about this bucket fail so often, in this way.
     failing: Mutex<HashMap<String, (usize, Failure)>>,
+    /// How looks at single objects fail.
+    heads_fail: Mutex<Option<Failure>>,
+    /// Keys that came after the listing.
+    hidden: Mutex<BTreeSet<String>>,
     pages: AtomicUsize,
+    heads: AtomicUsize,
 }
 
 impl Shelf {
@@ -106,6 +111,7 @@ impl Storage for Shelf {
             .filter(|((of, key), _)| {
                 of == bucket && key.starts_with(prefix) && key.as_str() > after
             })
+            .filter(|((_, key), _)| !lock(&self.hidden).contains(key))
             .take(PAGE)
             .map(|(_, listed)| listed.clone())
             .collect();
@@ -119,6 +125,10 @@ impl Storage for Shelf {
 
     async fn head(&self, object: &ObjectRef) -> Result<Option<Listed>, S3Error> {
         self.answer(object.bucket())?;
+        self.heads.fetch_add(1, Ordering::Relaxed);
+        if let Some(how) = *lock(&self.heads_fail) {
+            return Err(failure(how));
+        }
         let name = (object.bucket().to_owned(), object.key().to_owned());
         Ok(lock(&self.objects).get(&name).cloned())
     }
@@ -132,6 +142,8 @@ impl Storage for Shelf {
 #[derive(Default)]
 struct Book {
     settled: Mutex<HashMap<String, Settled>>,
+    /// What was settled long ago, in the order of the topic.
+    old: Mutex<Vec<(ObjectRef, Settled)>>,
     announced: Mutex<HashMap<String, (String, i64)>>,
     events: Mutex<Vec<ObjectEvent>>,
     committed: Mutex<i64>,
@@ -170,6 +182,13 @@ impl Book {
         lock(&self.settled).insert(format!("{bucket}/{key}"), settled);
     }
 
+    fn settle_long_ago(&self, bucket: &str, key: &str) {
+        self.settle(bucket, key, "A", "o");
+        let settled = lock(&self.settled)[&format!("{bucket}/{key}")].clone();
+        let object = ObjectRef::try_new(bucket, key).unwrap();
+        lock(&self.old).push((object, settled));
+    }
+
     /// Convert has finished all that was announced.
     fn pass(&self) {
         *lock(&self.committed) = lock(&self.events).len() as i64;
@@ -192,6 +211,32 @@ impl Ledger for Book {
     fn settled(&self, object: &ObjectRef) -> Result<Option<Settled>, LedgerError> {
         self.answer()?;
         Ok(lock(&self.settled).get(&object.message_key()).cloned())
+    }
+
+    fn partitions(&self) -> i32 {
+        2
+    }
+
+    /// All in the second partition, two a page.
+    fn old_states(
+        &self,
+        from: OldStates,
+        wanted: &dyn Fn(&ObjectRef) -> bool,
+    ) -> Result<OldPage, LedgerError> {
+        self.answer()?;
+        if from.partition == 0 {
+            return Ok(OldPage::default());
+        }
+        let old = lock(&self.old);
+        let next = from.next_offset as usize;
+        let states = old.iter().skip(next).take(2);
+        Ok(OldPage {
+            states: states
+                .filter(|(object, _)| wanted(object))
+                .cloned()
+                .collect(),
+            next_offset: (next + 2 < old.len()).then_some(from.next_offset + 2),
+        })
     }
 
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError> {
@@ -375,6 +420,103 @@ async fn kafka_is_waited_for_and_what_it_acknowledged_is_not_announced_again() {
         keys.sort();
         assert_eq!(keys, ["b/1", "b/2", "b/3"], "{failing}");
     }
+}
+
+fn forgetting() -> Config {
+    Config {
+        state: crate::config::State {
+            retention: Some(Duration::from_secs(24 * 3600)),
+            ..Default::default()
+        },
+        ..config()
+    }
+}
+
+/// Old states of one object that is there and of others that are gone: with the names, the sweeps that follow are told.
+fn with_old_states() -> Sweeper<Shelf, Book> {
+    let sweeper = sweeper();
+    for key in ["x/1", "x/2", "x/3", "x/4", "x/5"] {
+        sweeper.ledger.settle_long_ago("a", key);
+    }
+    sweeper.storage.put("a", "x/2", "A");
+    sweeper
+}
+
+#[tokio::test]
+async fn old_states_of_what_is_gone_are_announced_without_an_etag_once_until_convert_has_passed() {
+    let sweeper = with_old_states();
+    let book = &sweeper.ledger;
+    assert!(sweep(&sweeper).await);
+    assert_eq!(book.keys(), [""; 0], "nothing is forgotten unless asked");
+    for _ in 0..2 {
+        assert!(sweeper.sweep(&forgetting()).await.unwrap());
+        assert_eq!(book.keys(), ["a/x/1", "a/x/3", "a/x/4", "a/x/5"]);
+    }
+    let heads = sweeper.storage.heads.load(Ordering::Relaxed);
+    assert_eq!(heads, 4, "what is listed costs no request");
+    assert!(lock(&book.events).iter().all(|event| event.etag.is_none()));
+    let announced = &sweeper.metrics.announced;
+    assert_eq!(announced.with_label_values(&["gone"]).get(), 4);
+
+    // Settled anew since, forgotten, and neither.
+    book.pass();
+    book.settle("a", "x/1", "B", "o");
+    lock(&book.settled).remove("a/x/3");
+    lock(&book.settled).remove("a/x/4");
+    assert!(sweeper.sweep(&forgetting()).await.unwrap());
+    assert_eq!(book.keys()[4..], ["a/x/5"]);
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_after_a_sweep_that_did_not_see_everything() {
+    let sweeper = with_old_states();
+    sweeper.storage.fail("b", usize::MAX, Failure::Denied);
+    assert!(!sweeper.sweep(&forgetting()).await.unwrap());
+    assert_eq!(sweeper.ledger.keys(), [""; 0]);
+    sweeper.storage.fail("b", 0, Failure::Denied);
+    assert!(sweeper.sweep(&forgetting()).await.unwrap());
+    assert_eq!(sweeper.ledger.keys().len(), 4);
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_of_which_the_server_does_not_say_that_it_is_gone() {
+    for (how, counted) in [
+        (Failure::Denied, "s3_denied"),
+        (Failure::Unavailable, "s3_unavailable"),
+    ] {
+        let sweeper = with_old_states();
+        *lock(&sweeper.storage.heads_fail) = Some(how);
+        assert!(sweeper.sweep(&forgetting()).await.unwrap());
+        assert_eq!(sweeper.ledger.keys(), [""; 0], "{how:?}");
+        let failures = &sweeper.metrics.failures;
+        assert!(failures.with_label_values(&[counted]).get() > 0);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_that_no_listing_covers_or_no_feed_takes() {
+    let sweeper = sweeper();
+    for (bucket, key) in [("a", "y/1"), ("a", "x/1.tmp"), ("elsewhere", "x/1")] {
+        sweeper.ledger.settle_long_ago(bucket, key);
+    }
+    assert!(sweeper.sweep(&forgetting()).await.unwrap());
+    assert_eq!(sweeper.ledger.keys(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_state_whose_object_comes_back_while_it_is_looked_for_stays() {
+    let sweeper = with_old_states();
+    sweeper.storage.put_at("a", "x/4", "A", Some(Millis::now()));
+    for key in ["x/3", "x/5"] {
+        lock(&sweeper.storage.hidden).insert(key.to_owned());
+        sweeper.storage.put("a", key, "A");
+    }
+    assert!(sweeper.sweep(&forgetting()).await.unwrap());
+    assert_eq!(
+        sweeper.ledger.keys(),
+        ["a/x/1"],
+        "too young to be announced is listed, and what no listing shows is there"
+    );
 }
 
 /// A double whose listing never moves on.

@@ -45,6 +45,8 @@ pub trait TopicRecord: Serialize + DeserializeOwned {
 /// The compiled schemas of one record type.
 pub struct Codec {
     name: &'static str,
+    /// How many versions of the schema there have been, today's included.
+    version: usize,
     current: Schema,
     header: [u8; HEADER_BYTES],
     /// Every schema a value may have been written with, today's among them.
@@ -67,9 +69,31 @@ impl Codec {
         header[2..].copy_from_slice(&fingerprint(&current).to_le_bytes());
         Self {
             name,
+            version: earlier.len(),
             current,
             header,
             writers,
+        }
+    }
+}
+
+/// The schema that a record type is written with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SchemaVersion {
+    pub name: &'static str,
+    /// Counted from 1: the number of its file under `schemas/earlier`.
+    pub version: usize,
+    /// CRC-64-AVRO of its canonical form, in hexadecimal: its eight bytes in big-endian order.
+    pub fingerprint: String,
+}
+
+impl SchemaVersion {
+    pub fn of<T: TopicRecord>() -> Self {
+        let codec = T::codec();
+        Self {
+            name: codec.name,
+            version: codec.version,
+            fingerprint: format!("{:016x}", fingerprint(&codec.current)),
         }
     }
 }

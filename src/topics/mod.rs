@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::config::Tier;
 
-pub use avro::{DecodeError, decode, encode};
+pub use avro::{DecodeError, SchemaVersion, decode, encode};
 pub use dead_letter::DeadLetter;
 pub use event::{ALTERED_OUTPUT, Attempt, Intent, ObjectEvent};
 pub use rejected::{RejectedNotification, SAVED_BODY_BYTES};
@@ -67,6 +67,17 @@ impl Topics {
     pub fn tier_of<'a>(&self, topic: &'a str) -> Option<&'a str> {
         topic.strip_prefix(&self.retries)
     }
+}
+
+/// The schemas that values are written with.
+pub fn schemas() -> Vec<SchemaVersion> {
+    vec![
+        SchemaVersion::of::<ObjectEvent>(),
+        SchemaVersion::of::<ResultRecord>(),
+        SchemaVersion::of::<ObjectState>(),
+        SchemaVersion::of::<DeadLetter>(),
+        SchemaVersion::of::<RejectedNotification>(),
+    ]
 }
 
 /// An id minted by feedmill: of an event, a dead letter, a request.

@@ -1,11 +1,15 @@
-//! Findings about `[sweep]`.
+//! Findings about `[sweep]`, and about what it forgets.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::config::{Config, ListFile};
 use crate::object::ObjectRef;
 
 use super::Finding;
+
+/// Shorter, and a partner's file that is replaced once a day would be forgotten between two uploads.
+const LEAST_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     let sweep = &config.sweep;
@@ -18,6 +22,15 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::warning(
             "sweep.lists: are not read, because sweep.enabled is off",
         ));
+    }
+    match config.state.retention {
+        Some(retention) if retention < LEAST_RETENTION => findings.push(Finding::error(
+            "state.retention: must be at least a day; left out, states are kept for ever",
+        )),
+        Some(_) if !sweep.enabled => findings.push(Finding::warning(
+            "state.retention: nothing is forgotten, because sweep.enabled is off and only a sweep sees what is gone",
+        )),
+        _ => {}
     }
     let inputs = config.input_buckets();
     let mut seen = HashSet::new();

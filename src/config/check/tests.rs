@@ -539,6 +539,19 @@ fn how_outputs_are_stored_must_make_sense() {
 }
 
 #[test]
+fn states_are_forgotten_after_a_day_at_the_soonest_and_only_by_a_sweep() {
+    assert_eq!(findings("state.retention = '1d'"), [""; 0]);
+    only(
+        "state.retention = '23h 59m'",
+        "error: state.retention: must be at least a day; left out, states are kept for ever",
+    );
+    only(
+        "state.retention = '90d'\nsweep.enabled = false",
+        "warning: state.retention: nothing is forgotten, because sweep.enabled is off and only a sweep sees what is gone",
+    );
+}
+
+#[test]
 fn sweeps_come_again_and_lists_name_objects_of_watched_buckets() {
     let list = "list = 's3://partner-files/files_list.data'";
     only(
