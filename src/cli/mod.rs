@@ -1,5 +1,7 @@
 //! The command line: arguments in, one command run, an exit code out.
 
+mod ask;
+mod audit;
 mod config;
 mod convert;
 mod dead_letters;
@@ -53,6 +55,7 @@ Examples:
   feedmill feed test                             do the feeds' fixtures still become what they should?
   feedmill dead-letters list --group             what could not be converted, and why
   feedmill explain s3://partner-files/a.xml      what happened to this file?
+  feedmill audit s3://partner-files/             is every file converted?
 
 Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
 
@@ -98,6 +101,11 @@ enum Command {
     DeadLetters(dead_letters::Command),
     /// One object's story: its events, attempts and outcomes, what is settled now, and what is pending
     Explain(explain::Arguments),
+    /// Prove that every object below a prefix has its outcome, or name what it has not
+    ///
+    /// Compares the listings of the sources and of their outputs with what is settled and what is under way; safe beside
+    /// live traffic. It changes nothing, unless --repair asks for it.
+    Audit(audit::Arguments),
 }
 
 /// Runs the command of this process.
@@ -135,6 +143,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
         Command::DeadLetters(command) => dead_letters::run(&reaches_kafka(sources)?, command),
         Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
+        Command::Audit(arguments) => audit::run(&reaches_kafka(sources)?, &arguments),
     }
 }
 
@@ -192,7 +201,7 @@ pub(crate) fn say(text: impl std::fmt::Display) -> Result<(), Failure> {
     }
 }
 
-fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -14,7 +14,7 @@ mod breaker;
 mod conversion;
 mod decide;
 mod feeds;
-mod output;
+pub(crate) mod output;
 mod postpone;
 mod report;
 mod settle;

@@ -8,6 +8,7 @@
 //! 3. replay what is committed, from the local copy's position to the end.
 
 use std::{
+    ops::Range,
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -210,8 +212,7 @@ impl LogReader {
         }
     }
 
-    /// Reads committed records until the end-of-partition event, which comes at or behind `end`: record offsets alone
-    /// would not tell, because markers and compaction leave gaps at the end.
+    /// Reads committed records up to `end`.
     fn replay(
         &self,
         copying: &Copying<'_>,
@@ -224,31 +225,75 @@ impl LogReader {
         } = copying;
         let mut batch: Vec<(Vec<u8>, Option<StateBytes>)> = Vec::new();
         let (mut next, mut count) = (from, 0);
+        self.read_to(topic, partition, end, cancel, |record| {
+            let offset = record.offset();
+            let state =
+                (copying.fold)(record.payload()).map_err(|reason| ReadError::Unreadable {
+                    topic: topic.to_owned(),
+                    offset,
+                    reason,
+                })?;
+            batch.push((record.key().unwrap_or_default().to_vec(), state));
+            next = offset + 1;
+            count += 1;
+            if batch.len() >= BATCH {
+                apply(copying, &mut batch, next)?;
+            }
+            Ok::<_, ReadError>(())
+        })?;
+        apply(copying, &mut batch, next.max(end))?;
+        Ok(count)
+    }
+
+    /// Hands over what is committed of a partition, from an offset, or the log's first, to what is its end now; the log.
+    pub fn each<E: From<ReadError>>(
+        &self,
+        topic: &str,
+        partition: i32,
+        from: Option<i64>,
+        cancel: &CancellationToken,
+        take: impl FnMut(&BorrowedMessage<'_>) -> Result<(), E>,
+    ) -> Result<Range<i64>, E> {
+        let kafka = |error: KafkaError| E::from(error.into());
+        let (start, end) = self.ends(topic, partition).map_err(kafka)?;
+        self.wait_until_stable(topic, partition, end, cancel)?;
+        let from = from.unwrap_or(start).max(start);
+        if from < end {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, Offset::Offset(from))
+                .map_err(kafka)?;
+            self.committed.assign(&list).map_err(kafka)?;
+            let read = self.read_to(topic, partition, end, cancel, take);
+            self.committed.unassign().map_err(kafka)?;
+            read?;
+        }
+        Ok(start..end)
+    }
+
+    /// Hands over the committed records of the assigned partition, until one at or behind `end` comes, or the
+    /// end-of-partition event does: record offsets alone would not tell, because markers and compaction leave gaps at the
+    /// end.
+    fn read_to<E: From<ReadError>>(
+        &self,
+        topic: &str,
+        partition: i32,
+        end: i64,
+        cancel: &CancellationToken,
+        mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut progress_at = Instant::now();
         loop {
             if cancel.is_cancelled() {
-                return Err(ReadError::Cancelled);
+                return Err(ReadError::Cancelled.into());
             }
             match self.committed.poll(Duration::from_millis(500)) {
                 None => {}
+                Some(Ok(record)) if record.offset() >= end => return Ok(()),
                 Some(Ok(record)) => {
-                    let offset = record.offset();
-                    let state = (copying.fold)(record.payload()).map_err(|reason| {
-                        ReadError::Unreadable {
-                            topic: topic.to_owned(),
-                            offset,
-                            reason,
-                        }
-                    })?;
-                    batch.push((record.key().unwrap_or_default().to_vec(), state));
-                    next = offset + 1;
-                    count += 1;
+                    take(&record)?;
                     progress_at = Instant::now();
                 }
-                Some(Err(KafkaError::PartitionEOF(ended))) if ended == partition => {
-                    apply(copying, &mut batch, next.max(end))?;
-                    return Ok(count);
-                }
+                Some(Err(KafkaError::PartitionEOF(ended))) if ended == partition => return Ok(()),
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_passing) => {
                     warn!(topic, partition, %error, "reading");
@@ -258,16 +303,15 @@ impl LogReader {
                     return Err(ReadError::Damaged {
                         topic: topic.to_owned(),
                         source,
-                    });
+                    }
+                    .into());
                 }
             }
             if progress_at.elapsed() > 3 * self.timeout {
                 return Err(ReadError::TimedOut {
                     topic: topic.to_owned(),
-                });
-            }
-            if batch.len() >= BATCH {
-                apply(copying, &mut batch, next)?;
+                }
+                .into());
             }
         }
     }

@@ -47,6 +47,7 @@ use crate::{
 };
 
 pub use candidate::Announcement;
+pub(crate) use candidate::is_young;
 pub use ledger::{KafkaLedger, Ledger, LedgerError};
 pub use pass::Stopped;
 pub use plan::PlanError;

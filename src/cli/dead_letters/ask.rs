@@ -5,7 +5,6 @@
 
 use std::{
     fs,
-    io::{self, BufRead, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -19,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::letters::{self, Entry, Filter, Wanted};
 use crate::{
-    cli::{on_runtime, progress::watched, say, text::printable},
+    cli::{ask::ask, on_runtime, progress::watched, say, text::printable},
     config::Config,
     failure::Failure,
     intake::publish::{PublishError, Publisher},
@@ -220,7 +219,10 @@ impl Selection {
             return Ok(false);
         }
         match entries.len() > ASK_ABOVE && !self.yes {
-            true => ask(&format!("{what} {}?", counted(entries.len()))),
+            true => ask(
+                &format!("{what} {}?", counted(entries.len())),
+                "say --yes, or --dry-run to see them",
+            ),
             false => Ok(true),
         }
     }
@@ -231,20 +233,6 @@ fn counted(letters: usize) -> String {
         1 => "1 letter".to_owned(),
         _ => format!("{letters} letters"),
     }
-}
-
-fn ask(question: &str) -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::usage(anyhow!(
-            "ask {question:?} where nobody answers; say --yes, or --dry-run to see them"
-        )));
-    }
-    let failed = |error: io::Error| Failure::service(anyhow!(error).context("ask"));
-    eprint!("{question} [y/N] ");
-    io::stderr().flush().map_err(failed)?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(failed)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Sends an event for each letter; how many letters that were, in words.

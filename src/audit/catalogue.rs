@@ -1,0 +1,181 @@
+//! What an audit has seen so far, on disk in a folder of its own that goes with it: nothing that grows with the bucket is
+//! held in memory. Tables are sorted by their keys.
+
+use std::{io, marker::PhantomData, ops::Bound};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use serde::{Serialize, de::DeserializeOwned};
+use tempfile::TempDir;
+
+use super::{
+    books::Pending,
+    verdict::{Finding, Seen, Sighting},
+};
+
+/// Block cache, in bytes, whatever the size on disk.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What a table holds in memory before it is written out, in bytes.
+const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Journal on disk, in bytes; the smallest that the library takes.
+const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Why what was seen could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    #[error("make a temporary folder; TMPDIR names another place for it")]
+    Folder(#[source] io::Error),
+    #[error("keep what was seen in the temporary folder; see whether its disk is full")]
+    Fjall(#[from] fjall::Error),
+    #[error("read back what was seen: {0}")]
+    Damaged(#[from] postcard::Error),
+}
+
+/// The tables of one audit. Keys are those of objects in the one bucket that a table is about, unless said.
+pub struct Catalogue {
+    /// The listing of the sources that feeds take.
+    pub sources: Table<Seen>,
+    /// The listing of the outputs.
+    pub outputs: Table<Seen>,
+    /// Objects with events that are not finished, by `bucket/key`.
+    pub pending: Table<Pending>,
+    /// What has to be looked at again before it is named; `None` when all that is known is that something changed.
+    pub suspects: Table<(Sighting, Option<Finding>)>,
+    /// What had changed when it was looked at again, as it is now.
+    pub changed: Table<Sighting>,
+    /// Outputs that no state names, each with its source's key.
+    pub strays: Table<(Seen, String)>,
+    /// What is named, by [`Finding::place`].
+    pub findings: Table<Finding>,
+    /// Last, so that it goes when nothing is open in it any more.
+    _folder: TempDir,
+}
+
+impl Catalogue {
+    pub fn create() -> Result<Self, CatalogueError> {
+        let folder = tempfile::Builder::new()
+            .prefix("feedmill-audit-")
+            .tempdir()
+            .map_err(CatalogueError::Folder)?;
+        let db = Database::builder(folder.path())
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(1)
+            .open()?;
+        Ok(Self {
+            sources: Table::open(&db, "sources")?,
+            outputs: Table::open(&db, "outputs")?,
+            pending: Table::open(&db, "pending")?,
+            suspects: Table::open(&db, "suspects")?,
+            changed: Table::open(&db, "changed")?,
+            strays: Table::open(&db, "strays")?,
+            findings: Table::open(&db, "findings")?,
+            _folder: folder,
+        })
+    }
+}
+
+/// Rows of one kind, sorted by key.
+pub struct Table<T> {
+    db: Database,
+    rows: Keyspace,
+    kind: PhantomData<fn() -> T>,
+}
+
+/// A row with its key.
+pub type Row<T> = (Vec<u8>, T);
+
+impl<T: Serialize + DeserializeOwned> Table<T> {
+    fn open(db: &Database, name: &str) -> Result<Self, CatalogueError> {
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        Ok(Self {
+            db: db.clone(),
+            rows: db.keyspace(name, options)?,
+            kind: PhantomData,
+        })
+    }
+
+    /// Adds rows, each in place of an earlier one of its key.
+    pub fn put<K: AsRef<[u8]>>(
+        &self,
+        rows: impl IntoIterator<Item = (K, T)>,
+    ) -> Result<(), CatalogueError> {
+        let mut batch = self.db.batch();
+        for (key, row) in rows {
+            batch.insert(&self.rows, key.as_ref(), postcard::to_allocvec(&row)?);
+        }
+        Ok(batch.commit()?)
+    }
+
+    pub fn get(&self, key: &str) -> Result<Option<T>, CatalogueError> {
+        let bytes = self.rows.get(key)?;
+        let row = bytes.map(|bytes| postcard::from_bytes(&bytes));
+        Ok(row.transpose()?)
+    }
+
+    pub fn has(&self, key: &str) -> Result<bool, CatalogueError> {
+        Ok(self.rows.contains_key(key)?)
+    }
+
+    pub fn remove(&self, key: &str) -> Result<(), CatalogueError> {
+        Ok(self.rows.remove(key)?)
+    }
+
+    pub fn clear(&self) -> Result<(), CatalogueError> {
+        Ok(self.rows.clear()?)
+    }
+
+    pub fn is_empty(&self) -> Result<bool, CatalogueError> {
+        Ok(self.rows.is_empty()?)
+    }
+
+    /// The next rows behind a key, by the order of keys; from the first without one, and none at the end.
+    pub fn page(&self, behind: Option<&[u8]>, count: usize) -> Result<Vec<Row<T>>, CatalogueError> {
+        let start = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.rows.range::<&[u8], _>((start, Bound::Unbounded));
+        rows.take(count)
+            .map(|row| {
+                let (key, row) = row.into_inner()?;
+                Ok((key.to_vec(), postcard::from_bytes(&row)?))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::ETag;
+
+    fn seen(etag: &str) -> Seen {
+        Seen {
+            etag: ETag::parse(etag).unwrap(),
+            size: None,
+            modified: None,
+        }
+    }
+
+    #[test]
+    fn pages_have_every_row_once_in_the_order_of_their_keys() {
+        let catalogue = Catalogue::create().unwrap();
+        let table = &catalogue.sources;
+        for n in [3, 1, 4, 0, 2, 1] {
+            table
+                .put([(format!("k{n}"), seen(&n.to_string()))])
+                .unwrap();
+        }
+        let (mut keys, mut behind) = (Vec::new(), None::<Vec<u8>>);
+        loop {
+            let page = table.page(behind.as_deref(), 2).unwrap();
+            let Some((last, _)) = page.last() else { break };
+            behind = Some(last.clone());
+            keys.extend(page.into_iter().map(|(_, seen)| seen.etag.to_string()));
+        }
+        assert_eq!(keys, ["0", "1", "2", "3", "4"]);
+        table.remove("k0").unwrap();
+        assert!(!table.has("k0").unwrap() && table.has("k1").unwrap());
+        table.clear().unwrap();
+        assert!(table.is_empty().unwrap());
+    }
+}
