@@ -38,7 +38,7 @@ use crate::{
     sweep::{Cursor, Listed},
     topics::{Millis, Output},
 };
-use books::{Books, BooksError};
+use books::{Books, BooksError, State};
 use catalogue::{Catalogue, CatalogueError, Row, Table};
 use scope::Scope;
 use shelves::patiently;
@@ -100,6 +100,7 @@ pub struct Audit<'a, S, B> {
 struct Subject {
     object: ObjectRef,
     sighting: Sighting,
+    state: Option<State>,
 }
 
 /// What looking at something again came to.
@@ -222,10 +223,16 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
                 };
                 let state = self.books.state(&object)?;
                 with_state += u64::from(state.is_some());
-                let outputs = state.map(|state| state.settled.outputs).unwrap_or_default();
-                let outputs = self.listed_outputs(&outputs)?;
+                let outputs = match &state {
+                    Some(state) => self.listed_outputs(&state.settled.outputs)?,
+                    None => Vec::new(),
+                };
                 let sighting = Sighting { source, outputs };
-                subjects.push(Subject { object, sighting });
+                subjects.push(Subject {
+                    object,
+                    sighting,
+                    state,
+                });
             }
             self.judge_all(subjects, summary).await
         })
@@ -256,11 +263,17 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
     async fn judge_changed(&self, summary: &mut Summary) -> Result<(), AuditError> {
         self.progress.begin("comparing what has changed");
         self.pages(&self.catalogue.changed, async |rows: Vec<Row<Sighting>>| {
-            let subject = |(key, sighting): Row<Sighting>| {
-                let object = self.scope.taken(&String::from_utf8_lossy(&key))?;
-                Some(Subject { object, sighting })
-            };
-            let subjects = rows.into_iter().filter_map(subject).collect();
+            let mut subjects = Vec::with_capacity(rows.len());
+            for (key, sighting) in rows {
+                let Some(object) = self.scope.taken(&String::from_utf8_lossy(&key)) else {
+                    continue;
+                };
+                subjects.push(Subject {
+                    state: self.books.state(&object)?,
+                    object,
+                    sighting,
+                });
+            }
             self.judge_all(subjects, summary).await
         })
         .await?;
@@ -279,8 +292,8 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         let count = subjects.len();
         let mut converted = Vec::new();
         let mut suspects = Vec::new();
-        for subject in subjects {
-            let facts = self.facts(&subject.object)?;
+        for mut subject in subjects {
+            let facts = self.facts(&subject.object, subject.state.take())?;
             match judge(&subject.object, &subject.sighting, &facts, age) {
                 Verdict::Fine(Fine::Discarded) => summary.discarded += 1,
                 Verdict::Fine(Fine::Converted) => converted.push((subject, facts)),
@@ -297,8 +310,7 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         Ok(self.catalogue.suspects.put(suspects)?)
     }
 
-    fn facts(&self, object: &ObjectRef) -> Result<Facts, AuditError> {
-        let state = self.books.state(object)?;
+    fn facts(&self, object: &ObjectRef, state: Option<State>) -> Result<Facts, AuditError> {
         let has_letter = state
             .as_ref()
             .is_some_and(|state| state.settled.dead_letter_id.is_some());
@@ -353,7 +365,7 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
             match patiently(self.options.patience, ask).await {
                 Ok(sha256) if sha256 == output.sha256 => {}
                 Ok(sha256) => {
-                    let Subject { object, sighting } = subject;
+                    let Subject { object, sighting, .. } = subject;
                     let finding = verdict::other_bytes(object, sighting, state, output, &sha256);
                     return Ok(Compared::Other(Box::new(finding)));
                 }
