@@ -340,22 +340,30 @@ async fn bytes_under_the_same_etag_are_found_by_a_deep_audit_and_made_again() {
     audit(&world, &["--deep"]).await.expect(CLEAN, &[]);
 }
 
-/// Uploads, overwrites and deletes for as long as it lives, each announced at once.
+/// Objects that are written at the same time.
+const LANES: u32 = 8;
+
+/// Overwrites objects, and uploads and deletes others, for as long as it lives. Each write is announced at once, and each next
+/// one waits for its result, so that now and then everything is settled.
 async fn traffic(world: &World) {
-    for round in 0u32.. {
-        stream::iter(0..16)
-            .for_each_concurrent(8, |number| async move {
-                let key = format!("products/live-{number}.xml");
-                if (round + number) % 7 == 0 {
-                    world.delete(&key).await;
-                    world.announce(&key, None).await;
-                    return;
-                }
-                let etag = world.put(&key, version(round * 16 + number).xml()).await;
-                world.announce(&key, Some(etag.as_str())).await;
-            })
-            .await;
-    }
+    let lane = |lane| async move {
+        for round in 0u32.. {
+            convert_or_supersede(world, &format!("products/live-{lane}.xml"), round).await;
+            if round % 4 == 0 {
+                let once = format!("products/once-{lane}-{round}.xml");
+                convert_or_supersede(world, &once, round).await;
+                world.delete(&once).await;
+                world.announce(&once, None).await;
+            }
+        }
+    };
+    stream::iter(0..LANES).for_each_concurrent(None, lane).await;
+}
+
+async fn convert_or_supersede(world: &World, key: &str, round: u32) {
+    let etag = world.put(key, version(round).xml()).await;
+    let event = world.announce(key, Some(etag.as_str())).await;
+    world.wait_for_result(event, PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -386,7 +394,7 @@ async fn live_traffic_makes_no_finding_beside_the_planted_ones() {
                     "output_absent products/absent.xml",
                 ];
                 assert_eq!(off, planted, "{:#?}", audited.lines);
-                if round >= 6 && began.elapsed() > Duration::from_secs(8) {
+                if round >= 4 && began.elapsed() > Duration::from_secs(8) {
                     break;
                 }
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use feedmill::audit::books::{Books, BooksError, Letter, Pending, State};
+use feedmill::audit::books::{Books, BooksError, Letter, State, TakeOutput, TakePending};
 use feedmill::audit::catalogue::Catalogue;
 use feedmill::audit::scope::Scope;
 use feedmill::audit::summary::Progress;
@@ -119,10 +119,7 @@ impl Shelves for Million {
 }
 
 impl Books for Million {
-    fn look(
-        &self,
-        _: &mut dyn FnMut(&[u8], Pending) -> Result<(), BooksError>,
-    ) -> Result<(), BooksError> {
+    fn look(&self, _: TakePending<'_>) -> Result<(), BooksError> {
         Ok(())
     }
 
@@ -155,10 +152,7 @@ impl Books for Million {
         Ok(if self.settled { self.objects as u64 } else { 0 })
     }
 
-    fn told_outputs(
-        &self,
-        _: &mut dyn FnMut(&str, &str) -> Result<(), BooksError>,
-    ) -> Result<Option<Millis>, BooksError> {
+    fn told_outputs(&self, _: TakeOutput<'_>) -> Result<Option<Millis>, BooksError> {
         Ok(None)
     }
 }
@@ -185,7 +179,8 @@ async fn takes_little_memory(objects: usize) {
         let before = LIVE.load(Relaxed);
         PEAK.store(before, Relaxed);
         let began = Instant::now();
-        let catalogue = Catalogue::create().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::create(folder.path()).unwrap();
         let audit = Audit {
             scope: &scope,
             shelves: &double,

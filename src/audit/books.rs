@@ -34,7 +34,7 @@ pub enum BooksError {
     Read(#[from] ReadError),
     #[error("use the temporary folder")]
     Store(#[from] StoreError),
-    #[error("make a temporary folder")]
+    #[error("make a folder in the temporary one")]
     Folder(#[from] io::Error),
     #[error("what was read of {0} can't be read back: {1}")]
     Damaged(String, String),
@@ -80,14 +80,17 @@ pub enum Waiting {
     Unreadable,
 }
 
+/// Takes an event that is not finished, with its record's key.
+pub type TakePending<'a> = &'a mut dyn FnMut(&[u8], Pending) -> Result<(), BooksError>;
+
+/// Takes the bucket and the key of an output.
+pub type TakeOutput<'a> = &'a mut dyn FnMut(&str, &str) -> Result<(), BooksError>;
+
 /// Kafka, as far as an audit needs it. Everything blocks.
 pub trait Books: Send + Sync {
     /// Tells the events that are not finished, by their records' keys, and **after** that sees what is settled: an event that is
     /// not told of was finished before, and then its state is seen.
-    fn look(
-        &self,
-        pending: &mut dyn FnMut(&[u8], Pending) -> Result<(), BooksError>,
-    ) -> Result<(), BooksError>;
+    fn look(&self, pending: TakePending<'_>) -> Result<(), BooksError>;
 
     fn state(&self, object: &ObjectRef) -> Result<Option<State>, BooksError>;
 
@@ -99,10 +102,7 @@ pub trait Books: Send + Sync {
 
     /// Tells the outputs that results name, by bucket and key. Returns since when all results are there; `None` when none
     /// has ever expired.
-    fn told_outputs(
-        &self,
-        told: &mut dyn FnMut(&str, &str) -> Result<(), BooksError>,
-    ) -> Result<Option<Millis>, BooksError>;
+    fn told_outputs(&self, told: TakeOutput<'_>) -> Result<Option<Millis>, BooksError>;
 }
 
 /// The real Kafka; what is read of it goes to a folder.
@@ -159,7 +159,7 @@ impl KafkaBooks {
         reader: &LogReader,
         topic: &str,
         tier: Option<&str>,
-        pending: &mut dyn FnMut(&[u8], Pending) -> Result<(), BooksError>,
+        pending: TakePending<'_>,
     ) -> Result<(), BooksError> {
         let partitions = 0..self.objects.partitions();
         let committed = reader.committed_offsets(topic, partitions.clone(), &self.cancel)?;
@@ -222,10 +222,7 @@ fn pending_of(
 impl Books for KafkaBooks {
     /// An event that moves between `events` and a retry topic is in one of them whenever they are looked at, and the events are
     /// looked at before and after the others: whichever way it moves, it is seen.
-    fn look(
-        &self,
-        pending: &mut dyn FnMut(&[u8], Pending) -> Result<(), BooksError>,
-    ) -> Result<(), BooksError> {
+    fn look(&self, pending: TakePending<'_>) -> Result<(), BooksError> {
         self.unfinished(&self.events, &self.topics.events, None, pending)?;
         for (topic, tier, reader) in &self.retries {
             self.unfinished(reader, topic, Some(tier), pending)?;
@@ -267,10 +264,7 @@ impl Books for KafkaBooks {
         Ok(count)
     }
 
-    fn told_outputs(
-        &self,
-        told: &mut dyn FnMut(&str, &str) -> Result<(), BooksError>,
-    ) -> Result<Option<Millis>, BooksError> {
+    fn told_outputs(&self, told: TakeOutput<'_>) -> Result<Option<Millis>, BooksError> {
         let topic = &self.topics.results;
         let mut complete_since = None;
         for partition in 0..self.objects.partitions() {

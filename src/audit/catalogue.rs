@@ -1,11 +1,10 @@
-//! What an audit has seen so far, on disk in a folder of its own that goes with it: nothing that grows with the bucket is
-//! held in memory. Tables are sorted by their keys.
+//! What an audit has seen so far, on disk: nothing that grows with the bucket is held in memory. Tables are sorted by their
+//! keys.
 
-use std::{io, marker::PhantomData, ops::Bound};
+use std::{marker::PhantomData, ops::Bound, path::Path};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use serde::{Serialize, de::DeserializeOwned};
-use tempfile::TempDir;
 
 use super::{
     books::Pending,
@@ -24,8 +23,6 @@ const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 /// Why what was seen could not be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
-    #[error("make a temporary folder; TMPDIR names another place for it")]
-    Folder(#[source] io::Error),
     #[error("keep what was seen in the temporary folder; see whether its disk is full")]
     Fjall(#[from] fjall::Error),
     #[error("read back what was seen: {0}")]
@@ -48,17 +45,12 @@ pub struct Catalogue {
     pub strays: Table<(Seen, String)>,
     /// What is named, by [`Finding::place`].
     pub findings: Table<Finding>,
-    /// Last, so that it goes when nothing is open in it any more.
-    _folder: TempDir,
 }
 
 impl Catalogue {
-    pub fn create() -> Result<Self, CatalogueError> {
-        let folder = tempfile::Builder::new()
-            .prefix("feedmill-audit-")
-            .tempdir()
-            .map_err(CatalogueError::Folder)?;
-        let db = Database::builder(folder.path())
+    /// Makes empty tables in a folder that is nobody else's; it can go when they do.
+    pub fn create(folder: &Path) -> Result<Self, CatalogueError> {
+        let db = Database::builder(folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
             .worker_threads(1)
@@ -71,7 +63,6 @@ impl Catalogue {
             changed: Table::open(&db, "changed")?,
             strays: Table::open(&db, "strays")?,
             findings: Table::open(&db, "findings")?,
-            _folder: folder,
         })
     }
 }
@@ -158,7 +149,8 @@ mod tests {
 
     #[test]
     fn pages_have_every_row_once_in_the_order_of_their_keys() {
-        let catalogue = Catalogue::create().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::create(folder.path()).unwrap();
         let table = &catalogue.sources;
         for n in [3, 1, 4, 0, 2, 1] {
             table

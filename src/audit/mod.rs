@@ -365,7 +365,9 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
             match patiently(self.options.patience, ask).await {
                 Ok(sha256) if sha256 == output.sha256 => {}
                 Ok(sha256) => {
-                    let Subject { object, sighting, .. } = subject;
+                    let Subject {
+                        object, sighting, ..
+                    } = subject;
                     let finding = verdict::other_bytes(object, sighting, state, output, &sha256);
                     return Ok(Compared::Other(Box::new(finding)));
                 }

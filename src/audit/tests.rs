@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    books::{Letter, Pending, State, Waiting},
+    books::{Letter, Pending, State, TakeOutput, TakePending, Waiting},
     *,
 };
 use crate::{
@@ -181,10 +181,7 @@ impl Shelves for Double {
 }
 
 impl Books for Double {
-    fn look(
-        &self,
-        pending: &mut dyn FnMut(&[u8], Pending) -> Result<(), BooksError>,
-    ) -> Result<(), BooksError> {
+    fn look(&self, pending: TakePending<'_>) -> Result<(), BooksError> {
         let mut world = self.world();
         for key in &world.pending {
             let event = Pending {
@@ -213,10 +210,7 @@ impl Books for Double {
         Ok(states.filter(|key| of(&format!("in/{key}"))).count() as u64)
     }
 
-    fn told_outputs(
-        &self,
-        told: &mut dyn FnMut(&str, &str) -> Result<(), BooksError>,
-    ) -> Result<Option<Millis>, BooksError> {
+    fn told_outputs(&self, told: TakeOutput<'_>) -> Result<Option<Millis>, BooksError> {
         let world = self.world();
         for key in &world.told {
             told("out", key)?;
@@ -231,7 +225,8 @@ async fn audit(double: &Double, deep: bool) -> (Summary, Vec<String>) {
         "output = { bucket = 'out' }\nfeeds = [{ name = 'f', match = 's3://in/x/**' }]",
     )
     .unwrap();
-    let catalogue = Catalogue::create().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let catalogue = Catalogue::create(folder.path()).unwrap();
     let audit = Audit {
         scope: &Scope::new(&config, "in", "x/").unwrap(),
         shelves: double,

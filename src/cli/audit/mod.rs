@@ -2,11 +2,13 @@
 //!
 //! [`crate::audit`] looks and concludes; [`report`] tells what was found, [`repair`] sends the events that mend it.
 
+mod interrupt;
 mod repair;
 mod report;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use anyhow::anyhow;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +16,7 @@ use super::{on_runtime, progress::watched};
 use crate::{
     audit::{
         Audit, AuditError, Options,
-        books::{BooksError, KafkaBooks},
+        books::KafkaBooks,
         catalogue::Catalogue,
         scope::Scope,
         summary::{Progress, Summary},
@@ -24,9 +26,9 @@ use crate::{
     kafka::admin::Admin,
     live::Live,
     s3::Accounts,
-    shutdown,
     sweep::S3Storage,
 };
+use interrupt::Interrupt;
 use report::Report;
 
 #[derive(Debug, Args)]
@@ -95,13 +97,26 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
     drop(Admin::connect(&config.kafka).map_err(Failure::service)?);
     let Prefix { bucket, prefix } = &arguments.prefix;
     let scope = Scope::new(config, bucket, prefix).map_err(Failure::usage)?;
-    let catalogue = Catalogue::create().map_err(Failure::service)?;
+    let folder = tempfile::Builder::new().prefix("feedmill-audit-").tempdir();
+    let folder = folder.map_err(|error| {
+        let what = "make a temporary folder; TMPDIR names another place for it";
+        Failure::service(anyhow!(error).context(what))
+    })?;
+    let interrupt = Interrupt::listen(folder.path())?;
+    let catalogue = folder.path().join("catalogue");
+    let catalogue = Catalogue::create(&catalogue).map_err(Failure::service)?;
     let progress = Progress::default();
     let audit = async {
-        let summary = audit(config, arguments, &scope, &catalogue, &progress).await;
+        let books = folder.path().join("books");
+        let cancel = &interrupt.cancel;
+        let summary = audit(
+            config, arguments, &scope, &catalogue, &books, &progress, cancel,
+        )
+        .await;
         summary.map_err(Failure::service)
     };
     let summary = watched(|_| progress.line(), || on_runtime(audit))?;
+    interrupt.leave_at_once();
     let report = Report::new(arguments.json, arguments.all);
     report.tell(&arguments.prefix, &catalogue.findings, &summary)?;
     if arguments.repair {
@@ -119,20 +134,11 @@ async fn audit(
     arguments: &Arguments,
     scope: &Scope,
     catalogue: &Catalogue,
+    folder: &Path,
     progress: &Progress,
+    cancel: &CancellationToken,
 ) -> Result<Summary, AuditError> {
-    let cancel = CancellationToken::new();
-    let interrupted = shutdown::first_signal().map_err(BooksError::Folder)?;
-    let cancelled = cancel.clone();
-    tokio::spawn(async move {
-        interrupted.await;
-        cancelled.cancel();
-    });
-    let folder = tempfile::Builder::new()
-        .prefix("feedmill-audit-")
-        .tempdir()
-        .map_err(BooksError::Folder)?;
-    let open = || KafkaBooks::open(&config.kafka, folder.path(), cancel.clone());
+    let open = || KafkaBooks::open(&config.kafka, folder, cancel.clone());
     let books = tokio::task::block_in_place(open)?;
     let shelves = S3Storage {
         accounts: Arc::new(Live::new(Accounts::new(&config.s3).await)),
@@ -149,7 +155,7 @@ async fn audit(
             patience: arguments.timeout,
         },
         progress,
-        cancel: &cancel,
+        cancel,
     };
     audit.run().await
 }
