@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     app::{self, Stage},
-    config::{Config, Feed, Loaded, Sources, load},
+    config::{Config, Feed, Loaded, Log, Sources},
     failure::{Failure, chain},
     telemetry::logging,
 };
@@ -143,14 +143,13 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
         Command::DeadLetters(command) => dead_letters::run(&reaches_kafka(sources)?, command),
         Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
-        Command::Audit(arguments) => audit::run(&reaches_kafka(sources)?, &arguments),
+        Command::Audit(arguments) => audit::run(&reaches_kafka_quietly(sources)?, &arguments),
     }
 }
 
 /// The configuration as it was read; what it says may not make sense yet.
 fn loaded(sources: Sources) -> Result<Loaded, Failure> {
-    let loaded = load(sources)
-        .map_err(|error| Failure::usage(anyhow!(error).context("load the configuration")))?;
+    let loaded = doctor::load_quietly(sources)?;
     logging::init(&loaded.config.log).map_err(Failure::usage)?;
     Ok(loaded)
 }
@@ -176,6 +175,18 @@ fn reaches_kafka(sources: Sources) -> Result<Config, Failure> {
         )));
     }
     Ok(config)
+}
+
+/// As [`reaches_kafka`], for a command that keeps stores as a worker does: of what these log, it shows warnings, unless
+/// another level is asked for.
+fn reaches_kafka_quietly(sources: Sources) -> Result<Config, Failure> {
+    let mut log = doctor::load_quietly(sources.clone())?.config.log;
+    if log.level == Log::default().level {
+        log.level = "warn".to_owned();
+    }
+    // The first setting counts.
+    logging::init(&log).map_err(Failure::usage)?;
+    reaches_kafka(sources)
 }
 
 /// The feed of this name.
