@@ -158,8 +158,8 @@ impl Books for Million {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_objects_take_the_memory_of_some_pages() {
-    takes_little_memory(100_000).await;
+async fn fifty_thousand_objects_take_the_memory_of_some_pages() {
+    takes_little_memory(50_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,12 @@
 //! What an audit has seen so far, on disk: nothing that grows with the bucket is held in memory. Tables are sorted by their
 //! keys.
 
-use std::{marker::PhantomData, ops::Bound, path::Path};
+use std::{
+    marker::PhantomData,
+    ops::Bound,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use serde::{Serialize, de::DeserializeOwned};
@@ -14,8 +19,12 @@ use super::{
 /// Block cache, in bytes, whatever the size on disk.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// What a table holds in memory before it is written out, in bytes.
-const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes written to a table before it is waited for that they are on disk. The library's own limit only asks its threads to
+/// come to it; on a busy machine these come late, and what is held in memory meanwhile has no bound.
+const UNWRITTEN_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a row takes in memory beside its key and value, in bytes: about that.
+const ROW_BYTES: usize = 100;
 
 /// Journal on disk, in bytes; the smallest that the library takes.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
@@ -37,10 +46,10 @@ pub struct Catalogue {
     pub outputs: Table<Seen>,
     /// Objects with events that are not finished, by `bucket/key`.
     pub pending: Table<Pending>,
+    /// What seems wrong, or had changed when it was looked at again: to be judged by newer books.
+    pub doubtful: Table<Sighting>,
     /// What has to be looked at again before it is named; `None` when all that is known is that something changed.
     pub suspects: Table<(Sighting, Option<Finding>)>,
-    /// What had changed when it was looked at again, as it is now.
-    pub changed: Table<Sighting>,
     /// Outputs that no state names, each with its source's key.
     pub strays: Table<(Seen, String)>,
     /// What is named, by [`Finding::place`].
@@ -53,14 +62,14 @@ impl Catalogue {
         let db = Database::builder(folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
-            .worker_threads(1)
+            .worker_threads(2)
             .open()?;
         Ok(Self {
             sources: Table::open(&db, "sources")?,
             outputs: Table::open(&db, "outputs")?,
             pending: Table::open(&db, "pending")?,
+            doubtful: Table::open(&db, "doubtful")?,
             suspects: Table::open(&db, "suspects")?,
-            changed: Table::open(&db, "changed")?,
             strays: Table::open(&db, "strays")?,
             findings: Table::open(&db, "findings")?,
         })
@@ -71,6 +80,8 @@ impl Catalogue {
 pub struct Table<T> {
     db: Database,
     rows: Keyspace,
+    /// Bytes that may not be on disk yet.
+    unwritten: AtomicUsize,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -79,10 +90,10 @@ pub type Row<T> = (Vec<u8>, T);
 
 impl<T: Serialize + DeserializeOwned> Table<T> {
     fn open(db: &Database, name: &str) -> Result<Self, CatalogueError> {
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         Ok(Self {
             db: db.clone(),
-            rows: db.keyspace(name, options)?,
+            rows: db.keyspace(name, KeyspaceCreateOptions::default)?,
+            unwritten: AtomicUsize::new(0),
             kind: PhantomData,
         })
     }
@@ -93,10 +104,18 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
         rows: impl IntoIterator<Item = (K, T)>,
     ) -> Result<(), CatalogueError> {
         let mut batch = self.db.batch();
+        let mut bytes = 0;
         for (key, row) in rows {
-            batch.insert(&self.rows, key.as_ref(), postcard::to_allocvec(&row)?);
+            let (key, row) = (key.as_ref(), postcard::to_allocvec(&row)?);
+            bytes += ROW_BYTES + key.len() + row.len();
+            batch.insert(&self.rows, key, row);
         }
-        Ok(batch.commit()?)
+        batch.commit()?;
+        if self.unwritten.fetch_add(bytes, Relaxed) + bytes > UNWRITTEN_BYTES {
+            self.unwritten.store(0, Relaxed);
+            self.rows.rotate_memtable_and_wait()?;
+        }
+        Ok(())
     }
 
     pub fn get(&self, key: &str) -> Result<Option<T>, CatalogueError> {

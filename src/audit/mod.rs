@@ -56,7 +56,7 @@ const HEADS: usize = 32;
 /// Outputs read at a time to compare their bytes.
 const READS: usize = 8;
 
-/// How often what has changed is looked at again.
+/// How often what is in doubt is looked at again.
 const LOOKS: usize = 5;
 
 /// Why an audit came to no end.
@@ -103,6 +103,22 @@ struct Subject {
     state: Option<State>,
 }
 
+/// What has to be looked at again before it is named so; without a finding when all that is known is that something changed.
+struct Suspect(Subject, Option<Finding>);
+
+impl Suspect {
+    fn row(self) -> Row<(Sighting, Option<Finding>)> {
+        let Self(subject, finding) = self;
+        let key = subject.object.key().as_bytes().to_vec();
+        (key, (subject.sighting, finding))
+    }
+
+    fn sighting(self) -> Row<Sighting> {
+        let (key, (sighting, _)) = self.row();
+        (key, sighting)
+    }
+}
+
 /// What looking at something again came to.
 enum Again {
     Gone,
@@ -115,15 +131,15 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
     pub async fn run(&self) -> Result<Summary, AuditError> {
         let mut summary = Summary::default();
         self.list(&mut summary).await?;
-        self.read_books()?;
-        self.join(&mut summary).await?;
+        let read_at = self.read_books()?;
+        self.join(read_at, &mut summary).await?;
         for _ in 0..LOOKS {
-            self.look_again(&mut summary).await?;
-            if self.catalogue.changed.is_empty()? {
+            if self.catalogue.doubtful.is_empty()? {
                 break;
             }
-            self.read_books()?;
-            self.judge_changed(&mut summary).await?;
+            let read_at = self.read_books()?;
+            self.judge_again(read_at, &mut summary).await?;
+            self.look_again(&mut summary).await?;
         }
         self.give_up_on_the_restless(&mut summary)?;
         self.find_strays(&mut summary).await?;
@@ -145,7 +161,7 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
             summary.not_taken += (all - taken.len()) as u64;
             for reason in unreadable {
                 summary.listed += 1;
-                self.name(self.without_a_name(&reason, summary), summary)?;
+                self.name([self.without_a_name(&reason, summary)], summary)?;
             }
             Ok(self.catalogue.sources.put(taken)?)
         })
@@ -186,9 +202,10 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         }
     }
 
-    /// What is pending, and then what is settled.
-    fn read_books(&self) -> Result<(), AuditError> {
+    /// What is pending, and then what is settled; when that began.
+    fn read_books(&self) -> Result<Millis, AuditError> {
         self.progress.begin("reading what is known");
+        let began = Millis::now();
         let pending = &self.catalogue.pending;
         pending.clear()?;
         let mut told = |key: &[u8], event| {
@@ -205,12 +222,12 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         let read = tokio::task::block_in_place(|| self.books.look(&mut told));
         match read {
             Err(_) if self.cancel.is_cancelled() => Err(AuditError::Stopped),
-            read => Ok(read?),
+            read => Ok(read.map(|()| began)?),
         }
     }
 
     /// Judges every listed source by what its listing, and that of the outputs, said.
-    async fn join(&self, summary: &mut Summary) -> Result<(), AuditError> {
+    async fn join(&self, read_at: Millis, summary: &mut Summary) -> Result<(), AuditError> {
         self.progress.begin("comparing");
         let states = self.books.count_states(&|key| self.scope.holds(key))?;
         let mut with_state = 0;
@@ -234,7 +251,10 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
                     state,
                 });
             }
-            self.judge_all(subjects, summary).await
+            // By now the books may be old, if much was compared.
+            let suspects = self.judge_all(subjects, read_at, summary).await?;
+            let doubtful = suspects.into_iter().map(|suspect| suspect.sighting());
+            Ok(self.catalogue.doubtful.put(doubtful)?)
         })
         .await?;
         summary.states_without_source = states.saturating_sub(with_state);
@@ -259,10 +279,11 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         outputs.iter().filter(is_listed).map(standing).collect()
     }
 
-    /// Judges what had changed, by the books as they are now.
-    async fn judge_changed(&self, summary: &mut Summary) -> Result<(), AuditError> {
-        self.progress.begin("comparing what has changed");
-        self.pages(&self.catalogue.changed, async |rows: Vec<Row<Sighting>>| {
+    /// Judges what is in doubt, by the books as they are now.
+    async fn judge_again(&self, read_at: Millis, summary: &mut Summary) -> Result<(), AuditError> {
+        self.progress.begin("comparing again");
+        let doubtful = &self.catalogue.doubtful;
+        self.pages(doubtful, async |rows: Vec<Row<Sighting>>| {
             let mut subjects = Vec::with_capacity(rows.len());
             for (key, sighting) in rows {
                 let Some(object) = self.scope.taken(&String::from_utf8_lossy(&key)) else {
@@ -274,40 +295,45 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
                     sighting,
                 });
             }
-            self.judge_all(subjects, summary).await
+            let suspects = self.judge_all(subjects, read_at, summary).await?;
+            let suspects = suspects.into_iter().map(Suspect::row);
+            Ok(self.catalogue.suspects.put(suspects)?)
         })
         .await?;
-        Ok(self.catalogue.changed.clear()?)
+        Ok(doubtful.clear()?)
     }
 
+    /// Names what is known for sure; what is to be looked at again.
     async fn judge_all(
         &self,
         subjects: Vec<Subject>,
+        read_at: Millis,
         summary: &mut Summary,
-    ) -> Result<(), AuditError> {
+    ) -> Result<Vec<Suspect>, AuditError> {
         let age = Age {
             min_ms: i64::try_from(self.options.min_age.as_millis()).unwrap_or(i64::MAX),
-            now: Millis::now(),
+            now: read_at,
         };
         let count = subjects.len();
-        let mut converted = Vec::new();
+        let (mut converted, mut named) = (Vec::new(), Vec::new());
         let mut suspects = Vec::new();
         for mut subject in subjects {
             let facts = self.facts(&subject.object, subject.state.take())?;
             match judge(&subject.object, &subject.sighting, &facts, age) {
                 Verdict::Fine(Fine::Discarded) => summary.discarded += 1,
                 Verdict::Fine(Fine::Converted) => converted.push((subject, facts)),
-                Verdict::Named(finding) => self.name(finding, summary)?,
-                Verdict::Suspected(finding) => suspects.push(suspect(subject, Some(finding))),
-                Verdict::Unseen => suspects.push(suspect(subject, None)),
+                Verdict::Named(finding) => named.push(finding),
+                Verdict::Suspected(finding) => suspects.push(Suspect(subject, Some(finding))),
+                Verdict::Unseen => suspects.push(Suspect(subject, None)),
             }
         }
+        self.name(named, summary)?;
         match self.options.deep {
             false => summary.converted += converted.len() as u64,
             true => suspects.extend(self.compare_bytes(converted, summary).await?),
         }
         self.progress.advance(count);
-        Ok(self.catalogue.suspects.put(suspects)?)
+        Ok(suspects)
     }
 
     fn facts(&self, object: &ObjectRef, state: Option<State>) -> Result<Facts, AuditError> {
@@ -329,7 +355,7 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         &self,
         converted: Vec<(Subject, Facts)>,
         summary: &mut Summary,
-    ) -> Result<Vec<Row<(Sighting, Option<Finding>)>>, AuditError> {
+    ) -> Result<Vec<Suspect>, AuditError> {
         let compared = stream::iter(converted).map(|(subject, facts)| async move {
             let compared = self.compare(&subject, &facts).await?;
             Ok::<_, AuditError>((subject, compared))
@@ -342,8 +368,8 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
                     summary.converted += 1;
                     summary.outputs_compared += outputs;
                 }
-                Compared::Other(finding) => self.name(*finding, summary)?,
-                Compared::Replaced => suspects.push(suspect(subject, None)),
+                Compared::Other(finding) => self.name([*finding], summary)?,
+                Compared::Replaced => suspects.push(Suspect(subject, None)),
             }
         }
         Ok(suspects)
@@ -400,16 +426,17 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
                 Ok::<_, AuditError>((key, again))
             });
             let looked = self.asked(looked.buffer_unordered(HEADS).try_collect::<Vec<_>>());
-            let mut changed = Vec::new();
+            let (mut changed, mut named) = (Vec::new(), Vec::new());
             for (key, again) in looked.await?? {
                 match again {
                     Again::Gone => summary.gone += 1,
-                    Again::Same(finding) => self.name(finding, summary)?,
+                    Again::Same(finding) => named.push(finding),
                     Again::Changed(sighting) => changed.push((key, sighting)),
                 }
             }
+            self.name(named, summary)?;
             self.progress.advance(count);
-            Ok(self.catalogue.changed.put(changed)?)
+            Ok(self.catalogue.doubtful.put(changed)?)
         })
         .await?;
         Ok(suspects.clear()?)
@@ -471,19 +498,19 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
     fn give_up_on_the_restless(&self, summary: &mut Summary) -> Result<(), AuditError> {
         let mut behind: Option<Vec<u8>> = None;
         loop {
-            let rows = self.catalogue.suspects.page(behind.as_deref(), PAGE)?;
+            let rows = self.catalogue.doubtful.page(behind.as_deref(), PAGE)?;
             let Some((last, _)) = rows.last() else {
                 return Ok(());
             };
             behind = Some(last.clone());
-            for (key, (sighting, _)) in rows {
+            for (key, sighting) in rows {
                 let Some(object) = self.scope.taken(&String::from_utf8_lossy(&key)) else {
                     continue;
                 };
                 let what = "it had changed each time it was looked at";
                 let mut finding = Finding::new(Kind::Pending, &object, what);
                 finding.since = sighting.source.modified;
-                self.name(finding, summary)?;
+                self.name([finding], summary)?;
             }
         }
     }
@@ -508,9 +535,16 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         }
     }
 
-    fn name(&self, finding: Finding, summary: &mut Summary) -> Result<(), AuditError> {
-        summary.count(finding.kind);
-        Ok(self.catalogue.findings.put([(finding.place(), finding)])?)
+    fn name(
+        &self,
+        findings: impl IntoIterator<Item = Finding>,
+        summary: &mut Summary,
+    ) -> Result<(), AuditError> {
+        let counted = findings.into_iter().map(|finding| {
+            summary.count(finding.kind);
+            (finding.place(), finding)
+        });
+        Ok(self.catalogue.findings.put(counted)?)
     }
 
     /// An entry of a listing whose key can't be read: it is told by its number.
@@ -541,11 +575,6 @@ enum Compared {
     Same(u64),
     Other(Box<Finding>),
     Replaced,
-}
-
-fn suspect(subject: Subject, finding: Option<Finding>) -> Row<(Sighting, Option<Finding>)> {
-    let key = subject.object.key().as_bytes().to_vec();
-    (key, (subject.sighting, finding))
 }
 
 fn unreadable(object: &ObjectRef, error: &S3Error) -> Finding {

@@ -32,13 +32,14 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         self.progress.begin("looking for outputs that nobody names");
         self.pages(outputs, async |rows: Vec<Row<Seen>>| {
             self.progress.advance(rows.len());
+            let mut found = Vec::new();
             for (key, seen) in rows {
                 let key = String::from_utf8_lossy(&key).into_owned();
                 if let Some(source) = self.source_of_stray(&key)? {
-                    strays.put([(key, (seen, source.key().to_owned()))])?;
+                    found.push((key, (seen, source.key().to_owned())));
                 }
             }
-            Ok(())
+            Ok(strays.put(found)?)
         })
         .await?;
         if strays.is_empty()? {
@@ -59,10 +60,8 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
             summary.outputs_kept += (all - judged.len()) as u64;
             let looked = stream::iter(judged).map(|row| self.orphan(row));
             let looked = looked.buffer_unordered(HEADS).try_collect::<Vec<_>>();
-            for finding in self.asked(looked).await??.into_iter().flatten() {
-                self.name(finding, summary)?;
-            }
-            Ok(())
+            let orphans = self.asked(looked).await??;
+            self.name(orphans.into_iter().flatten(), summary)
         })
         .await
     }

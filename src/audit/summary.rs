@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::verdict::Kind;
 
-/// What an audit came to. Each listed object is one of `converted`, `discarded`, `gone`, or one of the findings that are not
-/// about orphans.
+/// What an audit came to. Each listed object is one of `converted`, `discarded`, `gone`, or has one finding; beside these,
+/// findings are about outputs that no state names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Objects below the prefix that a feed takes.

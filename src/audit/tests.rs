@@ -356,6 +356,24 @@ async fn what_changes_at_each_look_is_pending_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_settled_after_the_first_look_at_the_books_is_no_finding() {
+    let double = double(|world| {
+        world.put("x/late");
+        world.convert("x/mended");
+        world.outputs.remove("x/mended.json");
+        // Nothing of the sources changes: a repair of somebody else's has come to its end.
+        world.after_look.push_back(|_| {});
+        world.after_look.push_back(|world| {
+            world.settle("x/late");
+            world.settle("x/mended");
+        });
+    });
+    let (summary, found) = audit(&double, false).await;
+    assert_eq!(found, [""; 0]);
+    assert_eq!(summary.converted, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn outputs_that_results_name_or_that_are_older_than_results_are_kept() {
     let orphaned = |world: &mut World, key: &str, modified: i64| {
         world.convert(key);
