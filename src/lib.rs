@@ -15,6 +15,7 @@
 //!
 //! * [`intake`]: notifications of any dialect to events
 //! * [`sweep`]: events for what no notification told of
+//! * [`audit`]: does every object have its outcome?
 //! * [`topics`]: the records on each topic
 //! * [`kafka`]: the exactly-once runtime; knows nothing of files
 //! * [`convert`]: the stage: an event to an outcome, or to a wait in a retry topic
@@ -27,6 +28,7 @@
 //! [`telemetry`], [`object`] (names and ETags), [`faults`] (what tests may break), [`spool`] (bytes on disk for a while).
 
 pub mod app;
+pub mod audit;
 pub mod aws;
 pub mod backoff;
 pub mod cli;

@@ -6,11 +6,11 @@ use anyhow::anyhow;
 
 use crate::failure::Failure;
 
-/// Asks on standard error; whether the answer is yes. Where nobody answers it is an error that says what to do.
-pub fn confirm(question: &str) -> Result<bool, Failure> {
+/// Asks on standard error; whether the answer is yes. Where nobody answers it is an error that says what to do `instead`.
+pub fn confirm(question: &str, instead: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(anyhow!(
-            "ask {question:?} where nobody answers; say --yes, or --dry-run to see them"
+            "ask {question:?} where nobody answers; {instead}"
         )));
     }
     let failed = |error: io::Error| Failure::service(anyhow!(error).context("ask"));

@@ -1,5 +1,6 @@
 //! The command line: arguments in, one command run, an exit code out.
 
+mod audit;
 mod backfill;
 mod config;
 mod confirm;
@@ -63,6 +64,7 @@ Examples:
   feedmill dead-letters list --group             what could not be converted, and why
   feedmill explain s3://partner-files/a.xml      what happened to this file?
   feedmill backfill s3://partner-files/nsx/      convert what lies there and is not settled
+  feedmill audit s3://partner-files/             is every file converted?
   feedmill --version --json                      which build is this, and what does it read and write?
 
 Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
@@ -116,6 +118,11 @@ enum Command {
     /// is safe: the command that goes on is printed. What is settled is copied to a temporary folder (TMPDIR) meanwhile.
     #[command(after_help = backfill::EXAMPLES)]
     Backfill(backfill::Arguments),
+    /// Prove that every object below a prefix has its outcome, or name what it has not
+    ///
+    /// Compares the listings of the sources and of their outputs with what is settled and what is under way; safe beside
+    /// live traffic. It changes nothing, unless --repair asks for it.
+    Audit(audit::Arguments),
 }
 
 /// Runs the command of this process.
@@ -156,13 +163,12 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
             on_runtime(topics::run(&config, command))
         }
         Command::Config(command) => config::run(sources, &command),
-        Command::Doctor(arguments) => {
-            on_runtime(doctor::run(doctor::load_quietly(sources)?, arguments))
-        }
+        Command::Doctor(arguments) => on_runtime(doctor::run(read(sources)?, arguments)),
         Command::Results(arguments) => results::run(&reaches_kafka(sources)?, &arguments),
         Command::DeadLetters(command) => dead_letters::run(&reaches_kafka(sources)?, command),
         Command::Explain(arguments) => explain::run(&reaches_kafka(sources)?, &arguments),
         Command::Backfill(arguments) => backfill::run(&sound_and_quiet(sources)?, &arguments),
+        Command::Audit(arguments) => audit::run(&sound_and_quiet(sources)?, &arguments),
     }
 }
 
@@ -171,6 +177,7 @@ fn loaded(sources: Sources) -> Result<Loaded, Failure> {
     logged(read(sources)?)
 }
 
+/// Without the process's logging: what a client library complains of is part of `doctor`'s verdict.
 fn read(sources: Sources) -> Result<Loaded, Failure> {
     load(sources).map_err(|error| Failure::usage(anyhow!(error).context("load the configuration")))
 }
@@ -240,7 +247,7 @@ pub(crate) fn say(text: impl std::fmt::Display) -> Result<(), Failure> {
     }
 }
 
-fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -16,7 +16,7 @@ mod conversion;
 mod decide;
 mod feeds;
 mod measure;
-mod output;
+pub(crate) mod output;
 mod postpone;
 mod report;
 mod settle;

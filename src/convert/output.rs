@@ -128,6 +128,13 @@ pub enum Meaning {
 }
 
 impl Standing {
+    /// Whether it says of itself that it was made from this source.
+    pub fn is_made_from(&self, source: &ObjectRef) -> bool {
+        self.metadata
+            .get(SOURCE)
+            .is_some_and(|name| *name == source_name(source))
+    }
+
     /// What this object is to a writer of `origin` with bytes of this hash and size; `named` when the state names this key
     /// as an output of the source, so that an object without our metadata is that output, altered.
     pub fn meaning(&self, origin: &Origin, sha256: &str, size: u64, named: bool) -> Meaning {
@@ -181,13 +188,14 @@ pub async fn head(s3: &Client, bucket: &str, key: &str) -> Result<Option<Standin
     }
 }
 
-/// Reads an output to hash its bytes; each chunk is waited for at most `stall`.
+/// Reads an output to hash its bytes; each chunk is waited for at most `stall`, and its length told.
 pub async fn hash(
     s3: &Client,
     bucket: &str,
     key: &str,
     etag: &ETag,
     stall: Duration,
+    read: impl Fn(usize),
 ) -> Result<String, S3Error> {
     let request = s3.get_object().bucket(bucket).key(key);
     let response = request.if_match(etag.quoted()).send().await;
@@ -201,7 +209,9 @@ pub async fn hash(
         .await
         .map_err(|late| failed(&late))?
     {
-        hash.update(chunk.map_err(|error| failed(&error))?);
+        let chunk = chunk.map_err(|error| failed(&error))?;
+        read(chunk.len());
+        hash.update(chunk);
     }
     Ok(hex(&hash.finalize()))
 }

@@ -401,7 +401,8 @@ impl Settling<'_> {
                 // overwritten, because that attempt's worker may yet be the one whose outcome is committed.
                 Meaning::Other(etag) if self.stage.output.layout == Layout::Versioned => {
                     let (bucket, key) = (&target.bucket, &target.key);
-                    let hash = output::hash(&s3, bucket, key, &etag, self.stage.stall).await;
+                    let stall = self.stage.stall;
+                    let hash = output::hash(&s3, bucket, key, &etag, stall, |_| ()).await;
                     Refused::EarlierAttempt(Written {
                         sha256: hash.map_err(|error| self.output_failed(error))?,
                         size: standing.size,

@@ -8,7 +8,7 @@
 //! 3. replay what is committed, from the local copy's position to the end.
 
 use std::{
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     thread,
     time::{Duration, Instant},
 };
@@ -222,6 +222,7 @@ impl LogReader {
         }
     }
 
+    /// Reads committed records up to `end`.
     fn replay(
         &self,
         copying: &Copying<'_>,
@@ -231,8 +232,11 @@ impl LogReader {
     ) -> Result<usize, ReadError> {
         let mut batch: Vec<(Vec<u8>, Option<StateBytes>)> = Vec::new();
         let (mut next, mut count) = (from, 0);
-        self.read(copying.topic, copying.partition, cancel, |record| {
+        self.read::<ReadError>(copying.topic, copying.partition, cancel, |record| {
             let offset = record.offset();
+            if offset >= end {
+                return Ok(ControlFlow::Break(()));
+            }
             let state =
                 (copying.fold)(record.payload()).map_err(|reason| ReadError::Unreadable {
                     topic: copying.topic.to_owned(),
@@ -282,19 +286,49 @@ impl LogReader {
         read.map(|()| next)
     }
 
+    /// Hands over what is committed of a partition, from an offset, or the log's first, to what is its end now; the log.
+    pub fn each<E: From<ReadError>>(
+        &self,
+        topic: &str,
+        partition: i32,
+        from: Option<i64>,
+        cancel: &CancellationToken,
+        mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<(), E>,
+    ) -> Result<Range<i64>, E> {
+        let kafka = |error: KafkaError| E::from(error.into());
+        let (start, end) = self.ends(topic, partition).map_err(kafka)?;
+        self.wait_until_stable(topic, partition, end, cancel)?;
+        let from = from.unwrap_or(start).max(start);
+        if from < end {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, Offset::Offset(from))
+                .map_err(kafka)?;
+            self.committed.assign(&list).map_err(kafka)?;
+            let read = self.read(topic, partition, cancel, |record| {
+                if record.offset() >= end {
+                    return Ok(ControlFlow::Break(()));
+                }
+                take(record).map(ControlFlow::Continue)
+            });
+            self.committed.unassign().map_err(kafka)?;
+            read?;
+        }
+        Ok(start..end)
+    }
+
     /// Reads committed records of the partition that is assigned, until it has had enough or the end-of-partition event
     /// comes: record offsets alone would not tell, because markers and compaction leave gaps at the end.
-    fn read(
+    fn read<E: From<ReadError>>(
         &self,
         topic: &str,
         partition: i32,
         cancel: &CancellationToken,
-        mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, ReadError>,
-    ) -> Result<(), ReadError> {
+        mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
         let mut progress_at = Instant::now();
         loop {
             if cancel.is_cancelled() {
-                return Err(ReadError::Cancelled);
+                return Err(ReadError::Cancelled.into());
             }
             match self.committed.poll(Duration::from_millis(500)) {
                 None => {}
@@ -314,13 +348,15 @@ impl LogReader {
                     return Err(ReadError::Damaged {
                         topic: topic.to_owned(),
                         source,
-                    });
+                    }
+                    .into());
                 }
             }
             if progress_at.elapsed() > 3 * self.timeout {
                 return Err(ReadError::TimedOut {
                     topic: topic.to_owned(),
-                });
+                }
+                .into());
             }
         }
     }

@@ -216,6 +216,15 @@ impl Store {
         Ok((keys as u64, self.db.disk_space()?))
     }
 
+    /// All values of a partition, in no order that means anything.
+    pub fn values(
+        &self,
+        partition: i32,
+    ) -> Result<impl Iterator<Item = Result<StateBytes, StoreError>>, StoreError> {
+        let rows = self.keyspace(partition)?.iter();
+        Ok(rows.map(|row| Ok(row.value()?.to_vec())))
+    }
+
     /// Whether nothing is known of any key.
     pub fn is_empty(&self, partition: i32) -> Result<bool, StoreError> {
         Ok(self.keyspace(partition)?.is_empty()?)

@@ -111,6 +111,17 @@ impl View {
         })
     }
 
+    /// All that is known, in no order that means anything.
+    pub fn values(&self) -> impl Iterator<Item = Result<StateBytes, StoreError>> + '_ {
+        (0..self.partitions).flat_map(|partition| {
+            let (values, failed) = match self.store.values(partition) {
+                Ok(values) => (Some(values), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            failed.into_iter().chain(values.into_iter().flatten())
+        })
+    }
+
     /// Which log another topic is: positions in one mean nothing in another of the same name.
     pub fn log_of(&self, kafka: &Kafka, topic: &str) -> Result<LogIdentity, ReadError> {
         identify(kafka, &self.reader, topic).map(|(_, log)| log)

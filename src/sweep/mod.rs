@@ -51,6 +51,7 @@ use crate::{
 };
 
 pub use candidate::Announcement;
+pub(crate) use candidate::is_young;
 pub use ledger::{KafkaLedger, Ledger, LedgerError, OldPage, OldStates};
 pub use pass::{FIRST_PAUSE, LONGEST_PAUSE, Stopped};
 pub use plan::{PlanError, watched_places};

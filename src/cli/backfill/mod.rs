@@ -301,7 +301,10 @@ impl Backfill<'_> {
             "announce more than {ASK_ABOVE} objects under {}?",
             self.arguments.place
         );
-        let answer = tokio::task::spawn_blocking(move || confirm(&question)).await;
+        let asked = tokio::task::spawn_blocking(move || {
+            confirm(&question, "say --yes, or --dry-run to see them")
+        });
+        let answer = asked.await;
         self.tally.leave_the_terminal(false);
         answer.map_err(|panic| Failure::bug("ask", panic))?
     }

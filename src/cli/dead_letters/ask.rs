@@ -222,7 +222,10 @@ impl Selection {
             return Ok(false);
         }
         match entries.len() > ASK_ABOVE && !self.yes {
-            true => confirm(&format!("{what} {}?", counted(entries.len()))),
+            true => confirm(
+                &format!("{what} {}?", counted(entries.len())),
+                "say --yes, or --dry-run to see them",
+            ),
             false => Ok(true),
         }
     }

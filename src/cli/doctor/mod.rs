@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     app::Stage,
-    config::{Config, Finding, Loaded, Sources, load},
+    config::{Config, Finding, Loaded},
     failure::Failure,
     shutdown,
 };
@@ -51,11 +51,6 @@ pub struct Arguments {
     /// One JSON object a check
     #[arg(long)]
     json: bool,
-}
-
-/// Loads the configuration without the process's logging: what a client library complains of is part of a verdict.
-pub fn load_quietly(sources: Sources) -> Result<Loaded, Failure> {
-    load(sources).map_err(|error| Failure::usage(anyhow!(error).context("load the configuration")))
 }
 
 pub async fn run(loaded: Loaded, arguments: Arguments) -> Result<(), Failure> {
