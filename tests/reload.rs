@@ -55,6 +55,12 @@ async fn metric(worker: &mut Worker, name: &str) -> f64 {
     value.unwrap_or_else(|| panic!("no metric {name} in {text}"))
 }
 
+/// Whether the metrics speak of a feed.
+async fn has_series(worker: &mut Worker, feed: &str) -> bool {
+    let (_, text) = worker.get("/metrics").await;
+    text.contains(&format!("feed=\"{feed}\""))
+}
+
 async fn wait_for_metric(worker: &mut Worker, name: &str, value: f64) {
     let what = format!("{name} {value}");
     wait_until(&what, PATIENCE, async || {
@@ -111,11 +117,16 @@ async fn a_partner_comes_and_goes_without_a_restart() {
         1
     );
 
+    assert!(has_series(&mut worker, "nsx").await);
     fs::remove_file(world.folder().join("feeds.d/nsx.toml")).expect("it is there");
     wait_for_metric(&mut worker, APPLIED, 2.0).await;
     assert_eq!(
         outcome(&world, "nsx/3.xml", &file(1)).await,
         Outcome::Ignored
+    );
+    assert!(
+        !has_series(&mut worker, "nsx").await,
+        "the feed is gone, its series are not"
     );
     assert_eq!(
         outcome(&world, "products/a.xml", &file(1)).await,

@@ -104,7 +104,7 @@ chapters! {
         TRANSACTION_SECONDS: Histogram(MOMENTS), "feedmill_kafka_transaction_duration_seconds", ["stage"], "Time of committed transactions, from the first record to the answer.";
         RESTORE_SECONDS: Histogram(RESTORES), "feedmill_kafka_restore_duration_seconds", ["stage"], "Time to restore a partition.";
         RESTORED_RECORDS: Counter, "feedmill_kafka_restored_records_total", ["stage"], "State records read by restores.";
-        STATE_ENTRIES: Gauge, "feedmill_state_entries", ["stage"], "Objects in the local state, about.";
+        STATE_ENTRIES: Gauge, "feedmill_state_entries", ["stage"], "Objects in the local state of the partitions this process has had, about: one that changed counts again until the files are compacted.";
         STATE_BYTES: Gauge, "feedmill_state_bytes", ["stage"], "Size of the local state on disk.";
     }
     "Intake" {
