@@ -9,6 +9,10 @@ use tracing::{info, warn};
 
 use crate::{
     aws::Base,
+    cleanup::{
+        self, CleanUp, KafkaObjects,
+        rules::{self, Rules},
+    },
     config::{Config, Sources, topic_arn::TopicArn},
     convert::{Convert, Feeds},
     failure::Failure,
@@ -52,6 +56,8 @@ pub enum Stage {
     Convert,
     /// Events that waited in a retry topic, back to the events topic.
     Retry,
+    /// Sources deleted, moved or tagged after their result, where a feed asks for it.
+    Cleanup,
 }
 
 /// Longest wait for a connection or a Kafka call that is under way when everything else has ended.
@@ -148,6 +154,23 @@ async fn start(
             runtimes.push(runtime);
         }
     }
+    let cleanup_rules = match stages.contains(&Stage::Cleanup) {
+        true if rules::is_asked_for(&config) => {
+            let folder = folder.get()?;
+            let rules = cleanup::start::rules(&config).map_err(|error| {
+                Failure::usage(anyhow!(error).context("build the clean-up stage"))
+            })?;
+            let stage = build_cleanup(
+                &config, &rules, &accounts, &topics, &folder, &metrics, &shutdown,
+            );
+            let (stage, settings) = (stage.await?, CleanUp::<KafkaObjects>::settings(&topics));
+            let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
+            runtimes.push(runtime);
+            cleanup::start::renewed(rules, Arc::clone(&accounts))
+        }
+        true => cleanup::start::not_running(),
+        false => Part::new(Arc::new(Live::new(())), async |_| Ok(())),
+    };
     let converts = stages.contains(&Stage::Convert);
     let reload = reload
         // Before the feeds that are in new buckets.
@@ -156,6 +179,7 @@ async fn start(
             move |config| renew_accounts(accounts.current(), config)
         }))
         .part(Part::new(feeds, compile_feeds))
+        .part(cleanup_rules)
         .part(Part::new(swept, async |config: Arc<Config>| {
             Ok(Config::clone(&config))
         }))
@@ -258,6 +282,32 @@ async fn build_convert(
         metrics,
     )
     .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
+}
+
+async fn build_cleanup(
+    config: &Config,
+    rules: &Arc<Live<Rules>>,
+    accounts: &Arc<Live<Accounts>>,
+    topics: &Topics,
+    folder: &Arc<StateFolder>,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Result<CleanUp<KafkaObjects>, Failure> {
+    cleanup::start::check_buckets(config, &accounts.current())
+        .await
+        .map_err(Failure::service)?;
+    let (kafka, names) = (config.kafka.clone(), topics.clone());
+    let (kept, stop) = (Arc::clone(folder), shutdown.clone());
+    let objects = blocking(move || KafkaObjects::open(&kafka, &names, kept, stop));
+    Ok(CleanUp::new(
+        config,
+        objects.await?.map_err(Failure::service)?,
+        Arc::clone(rules),
+        Arc::clone(accounts),
+        topics,
+        folder.worker(),
+        metrics.cleanup.clone(),
+    ))
 }
 
 /// How often the threads that hang in jq programs are counted.

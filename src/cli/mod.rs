@@ -67,7 +67,7 @@ enum Command {
         #[arg(
             long,
             value_delimiter = ',',
-            default_value = "intake,sweep,convert,retry"
+            default_value = "intake,sweep,convert,retry,cleanup"
         )]
         stages: Vec<Stage>,
     },

@@ -75,7 +75,9 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
             let mut due = Due::default();
             for candidate in candidates.iter() {
                 let settled = ledger.settled(&candidate.object)?;
-                let Some(announcement) = candidate.announcement(settled.as_ref()) else {
+                let cleaned = ledger.cleaned(&candidate.object)?;
+                let announcement = candidate.announcement(settled.as_ref(), cleaned.as_ref());
+                let Some(announcement) = announcement else {
                     continue;
                 };
                 due.unsettled += u64::from(announcement.kind == Kind::New);
@@ -92,7 +94,7 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
     /// source's part of the sweep announces it.
     async fn confirmed(&self, due: Vec<Announcement>) -> Result<Vec<Announcement>, Trouble> {
         let confirmed = stream::iter(due).map(|announcement| async move {
-            if announcement.kind == Kind::New {
+            if announcement.kind != Kind::AlteredOutput {
                 return Ok(Some(announcement));
             }
             let source = ObjectRef::try_new(

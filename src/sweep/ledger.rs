@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     announced::{Announced, Entry},
-    candidate::Announcement,
+    candidate::{Announcement, Kind},
 };
 use crate::{
+    cleanup::{self, state::Cleaned},
     config::Kafka,
     convert::{
         STAGE,
@@ -50,7 +51,10 @@ pub trait Ledger: Send + Sync + 'static {
 
     fn settled(&self, object: &ObjectRef) -> Result<Option<Settled>, LedgerError>;
 
-    /// Whether convert has still to come to an announcement of exactly this.
+    /// What was done to the source, if that is known.
+    fn cleaned(&self, object: &ObjectRef) -> Result<Option<Cleaned>, LedgerError>;
+
+    /// Whether convert has still to come to an announcement of exactly this, or the clean-up to the results it has.
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError>;
 
     /// Appends an event; where it is, once it is there to stay.
@@ -66,10 +70,14 @@ pub trait Ledger: Send + Sync + 'static {
 /// The real Kafka.
 pub struct KafkaLedger {
     view: View,
+    cleanups: View,
     announced: Announced,
     publisher: Publisher,
     events: String,
     committed: Mutex<Vec<i64>>,
+    /// How many results the clean-up stage has still to come to, by partition.
+    cleanup_behind: Mutex<Vec<i64>>,
+    results: String,
     /// Ends a refresh that waits.
     shutdown: CancellationToken,
     /// Locked as long as anything works in it.
@@ -94,17 +102,40 @@ impl KafkaLedger {
             &path.join("objects"),
             state::fold,
         )?;
+        let cleanups = View::open(
+            kafka,
+            &format!("{}.{}", kafka.group, cleanup::STAGE),
+            &topics.cleanups,
+            &path.join("cleanups"),
+            cleanup::state::fold,
+        )?;
         let log = view.log_of(kafka, &topics.events)?;
         let announced = Announced::open(&path.join("announced"), log, view.partitions())?;
         Ok(Self {
             view,
+            cleanups,
             announced,
             publisher,
             events: topics.events.clone(),
             committed: Mutex::default(),
+            cleanup_behind: Mutex::default(),
+            results: topics.results.clone(),
             shutdown,
             _folder: folder,
         })
+    }
+}
+
+/// Results that the clean-up stage may have before it when it is handed more: a stage that is away or far behind gets no
+/// more than it can't find in them.
+const MAX_CLEANUP_BEHIND: i64 = 1_000;
+
+impl KafkaLedger {
+    fn is_cleanup_busy(&self, partition: i32) -> bool {
+        let behind = self.cleanup_behind.lock();
+        let behind = behind.unwrap_or_else(PoisonError::into_inner);
+        let behind = usize::try_from(partition).map(|index| behind.get(index).copied());
+        behind.is_ok_and(|behind| behind.unwrap_or(0) > MAX_CLEANUP_BEHIND)
     }
 }
 
@@ -113,6 +144,9 @@ impl Ledger for KafkaLedger {
     fn refresh(&self) -> Result<(), LedgerError> {
         let committed = self.view.committed_offsets(&self.events, &self.shutdown)?;
         self.view.catch_up(&self.shutdown)?;
+        let behind = self.cleanups.behind(&self.results, &self.shutdown)?;
+        self.cleanups.catch_up(&self.shutdown)?;
+        *(self.cleanup_behind.lock()).unwrap_or_else(PoisonError::into_inner) = behind;
         self.announced.forget_passed(&committed)?;
         *self
             .committed
@@ -130,9 +164,21 @@ impl Ledger for KafkaLedger {
             .map_err(|reason| LedgerError::Damaged(object.to_string(), reason))
     }
 
+    fn cleaned(&self, object: &ObjectRef) -> Result<Option<Cleaned>, LedgerError> {
+        let Some(bytes) = self.cleanups.get(object.message_key().as_bytes())? else {
+            return Ok(None);
+        };
+        Cleaned::read(&bytes)
+            .map(Some)
+            .map_err(|reason| LedgerError::Damaged(object.to_string(), reason))
+    }
+
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError> {
         let key = announcement.message_key();
         let partition = partition_of(key.as_bytes(), self.view.partitions());
+        if announcement.kind == Kind::Uncleaned && self.is_cleanup_busy(partition) {
+            return Ok(true);
+        }
         let announced =
             self.announced
                 .offset_of(partition, &announcement.subject(), &announcement.mark)?;

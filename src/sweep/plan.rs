@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::{
-        Config, Feed, Layout,
+        After, Config, Feed, Layout,
         matcher::{FeedMatch, MatchError, Router},
         template::{KeyTemplate, TemplateError},
     },
@@ -31,6 +31,7 @@ pub struct Plan {
     pub parts: Vec<Part>,
     router: Router,
     feeds: Vec<String>,
+    afters: Vec<After>,
     template: KeyTemplate,
 }
 
@@ -102,13 +103,16 @@ impl Plan {
             parts,
             router: Router::new(config)?,
             feeds: config.feeds.iter().map(|feed| feed.name.clone()).collect(),
+            afters: config.feeds.iter().map(|feed| feed.after.clone()).collect(),
             template,
         })
     }
 
-    /// Whether a feed takes the object. The markers that make folders visible are objects of no content.
-    pub fn takes(&self, object: &ObjectRef) -> bool {
-        !object.key().ends_with('/') && self.router.find(object).is_some()
+    /// What becomes of the object afterwards, when a feed takes it. The markers that make folders visible are objects of no
+    /// content.
+    pub fn takes(&self, object: &ObjectRef) -> Option<&After> {
+        let feed = (!object.key().ends_with('/')).then(|| self.router.find(object));
+        self.afters.get(feed.flatten()?)
     }
 
     /// The source whose output this key is, when a feed takes it.
@@ -298,7 +302,7 @@ mod tests {
     #[test]
     fn folders_and_what_no_feed_takes_are_nobodys() {
         let plan = plan(&feeds(&["s3://a/x/**"]));
-        let takes = |key: &str| plan.takes(&ObjectRef::try_new("a", key).unwrap());
+        let takes = |key: &str| plan.takes(&ObjectRef::try_new("a", key).unwrap()).is_some();
         assert!(takes("x/1.xml"));
         assert!(!takes("x/folder/") && !takes("y/1.xml"));
     }

@@ -29,6 +29,8 @@ pub struct Counts {
     pub unsettled: u64,
     pub announced: u64,
     pub altered_outputs: u64,
+    /// Converted sources handed to the clean-up.
+    pub uncleaned: u64,
     /// Objects that a listing file names and that are not there.
     pub absent: u64,
     /// Entries of listings and lines of listing files that can't be taken for what they are.
@@ -44,6 +46,7 @@ impl AddAssign for Counts {
         self.unsettled += more.unsettled;
         self.announced += more.announced;
         self.altered_outputs += more.altered_outputs;
+        self.uncleaned += more.uncleaned;
         self.absent += more.absent;
         self.unreadable += more.unreadable;
     }
@@ -54,6 +57,7 @@ impl Counts {
         match kind {
             Kind::New => self.announced += 1,
             Kind::AlteredOutput => self.altered_outputs += 1,
+            Kind::Uncleaned => self.uncleaned += 1,
         }
     }
 }
@@ -92,6 +96,7 @@ impl Tally {
         for (kind, count) in [
             (Kind::New, page.announced),
             (Kind::AlteredOutput, page.altered_outputs),
+            (Kind::Uncleaned, page.uncleaned),
         ] {
             let announced = &self.metrics.announced;
             announced.with_label_values(&[kind.name()]).inc_by(count);
@@ -144,6 +149,7 @@ impl Tally {
             altered_outputs,
             absent,
             unreadable,
+            uncleaned,
         } = self.counts;
         info!(
             parts = self.parts,
@@ -157,6 +163,7 @@ impl Tally {
             altered_outputs,
             absent,
             unreadable,
+            uncleaned,
             incomplete = self.incomplete.len(),
             took_secs = self.began.elapsed().as_secs_f64(),
             "{message}"

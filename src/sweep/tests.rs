@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
+    cleanup::state::Cleaned,
     convert::state::Settled,
     kafka::Position,
     object::{ETag, ObjectRef},
@@ -192,6 +193,11 @@ impl Ledger for Book {
     fn settled(&self, object: &ObjectRef) -> Result<Option<Settled>, LedgerError> {
         self.answer()?;
         Ok(lock(&self.settled).get(&object.message_key()).cloned())
+    }
+
+    fn cleaned(&self, _: &ObjectRef) -> Result<Option<Cleaned>, LedgerError> {
+        self.answer()?;
+        Ok(None)
     }
 
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError> {

@@ -13,7 +13,7 @@ use crate::{
         queue::QueueFailure,
     },
     kafka::{Status, status::PartitionStatus},
-    topics::Outcome,
+    topics::{CleanupAction, CleanupOutcome, Outcome},
 };
 
 /// Label value of files that no feed matches.
@@ -67,6 +67,20 @@ impl RetryMetrics {
     /// Counts an event that came back from a tier.
     pub fn returned(&self, tier: &str) {
         self.returned.with_label_values(&[tier]).inc();
+    }
+}
+
+/// What the clean-up stage counts.
+#[derive(Clone)]
+pub struct CleanupMetrics {
+    cleanups: IntCounterVec,
+}
+
+impl CleanupMetrics {
+    /// Counts how the clean-up of a source ended.
+    pub fn ended(&self, feed: &str, action: CleanupAction, outcome: CleanupOutcome) {
+        let labels = [feed, action.name(), outcome.name()];
+        self.cleanups.with_label_values(&labels).inc();
     }
 }
 
@@ -252,6 +266,7 @@ pub struct Metrics {
     pub retry: RetryMetrics,
     pub breaker: BreakerMetrics,
     pub intake: IntakeMetrics,
+    pub cleanup: CleanupMetrics,
     pub queue: QueueMetrics,
     pub sweep: SweepMetrics,
 }
@@ -315,6 +330,13 @@ impl Metrics {
                 ),
             ),
         };
+        let cleanup = CleanupMetrics {
+            cleanups: counters(
+                "feedmill_cleanups_total",
+                "Sources whose clean-up ended, by feed, action and outcome.",
+                &["feed", "action", "outcome"],
+            ),
+        };
         let intake = IntakeMetrics {
             events: counters(
                 "feedmill_intake_events_total",
@@ -359,6 +381,7 @@ impl Metrics {
             convert,
             retry,
             breaker,
+            cleanup,
             intake,
             queue,
         }

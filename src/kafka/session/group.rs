@@ -229,7 +229,7 @@ impl<S: Stage> Session<S> {
         if let Some(owned) = self.owned.get_mut(&partition) {
             owned.phase = Phase::Running(Box::new(Lane::new(
                 partition,
-                self.shared.settings.input.is_own(),
+                self.shared.settings.input.has_holes(),
                 queue,
                 start,
             )));
