@@ -290,7 +290,6 @@ impl<O: Objects> CleanUp<O> {
         let (Some(etag), Some(generation)) = (etag, result.generation) else {
             return Finished::default();
         };
-        self.say(result, rule, &ended);
         self.metrics.ended(&rule.feed, rule.action, ended.outcome);
         let cleanup = Cleanup {
             bucket: result.bucket.clone(),
@@ -309,10 +308,11 @@ impl<O: Objects> CleanUp<O> {
             worker: self.worker.clone(),
             trace_parent: result.trace_parent.clone(),
         };
-        match Cleaned::from(&cleanup).is_news_after(before) {
-            true => self.record(result, Some(encode(&cleanup))),
-            false => Finished::default(),
+        if !Cleaned::from(&cleanup).is_news_after(before) {
+            return Finished::default();
         }
+        say(&cleanup);
+        self.record(result, Some(encode(&cleanup)))
     }
 
     fn record(&self, result: &ResultRecord, value: Option<Vec<u8>>) -> Finished {
@@ -329,22 +329,25 @@ impl<O: Objects> CleanUp<O> {
             }],
         }
     }
+}
 
-    fn say(&self, result: &ResultRecord, rule: &Rule, ended: &Ended) {
-        let (bucket, key, event_id) = (&result.bucket, &result.key, result.event_id);
-        let (feed, action, outcome) = (&rule.feed, rule.action.name(), ended.outcome.name());
-        let (reason, message) = (ended.reason, ended.message.as_deref());
-        let (traceparent, target) = (result.trace_parent.as_deref(), ended.target.as_deref());
-        match ended.outcome {
-            CleanupOutcome::Failed => warn!(
-                bucket, key, %event_id, traceparent, feed, action, reason, message,
-                "a source was not cleaned up; the next sweep hands it over again"
-            ),
-            _ => info!(
-                bucket, key, %event_id, traceparent, feed, action, outcome, reason, message, target,
-                "source cleaned up"
-            ),
-        }
+fn say(cleanup: &Cleanup) {
+    let Cleanup {
+        bucket, key, feed, ..
+    } = cleanup;
+    let (action, outcome) = (cleanup.action.name(), cleanup.outcome.name());
+    let (event_id, traceparent) = (cleanup.event_id, cleanup.trace_parent.as_deref());
+    let (reason, why) = (cleanup.reason.as_deref(), cleanup.message.as_deref());
+    let target = cleanup.target.as_deref();
+    match cleanup.outcome {
+        CleanupOutcome::Failed => warn!(
+            bucket, key, %event_id, traceparent, feed, action, reason, why,
+            "a source was not cleaned up; the next sweep hands it over again"
+        ),
+        _ => info!(
+            bucket, key, %event_id, traceparent, feed, action, outcome, reason, why, target,
+            "clean-up ended"
+        ),
     }
 }
 
