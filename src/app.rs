@@ -12,6 +12,7 @@ use crate::{
     cleanup::{
         self, CleanUp, KafkaObjects,
         rules::{self, Rules},
+        start::Proven,
     },
     config::{Config, Sources, topic_arn::TopicArn},
     convert::{Convert, Feeds},
@@ -160,13 +161,14 @@ async fn start(
             let rules = cleanup::start::rules(&config).map_err(|error| {
                 Failure::usage(anyhow!(error).context("build the clean-up stage"))
             })?;
-            let stage = build_cleanup(
-                &config, &rules, &accounts, &topics, &folder, &metrics, &shutdown,
-            );
-            let (stage, settings) = (stage.await?, CleanUp::<KafkaObjects>::settings(&topics));
+            let proven = Proven::at_start(&config, &accounts.current()).await;
+            let proven = Arc::new(proven.map_err(Failure::service)?);
+            let stage =
+                build_cleanup(&config, &rules, &accounts, &topics, &folder, &metrics).await?;
+            let settings = CleanUp::<KafkaObjects>::settings(&topics);
             let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
             runtimes.push(runtime);
-            cleanup::start::renewed(rules, Arc::clone(&accounts))
+            cleanup::start::renewed(rules, proven, Arc::clone(&accounts))
         }
         true => cleanup::start::not_running(),
         false => Part::new(Arc::new(Live::new(())), async |_| Ok(())),
@@ -291,14 +293,10 @@ async fn build_cleanup(
     topics: &Topics,
     folder: &Arc<StateFolder>,
     metrics: &Metrics,
-    shutdown: &CancellationToken,
 ) -> Result<CleanUp<KafkaObjects>, Failure> {
-    cleanup::start::check_buckets(config, &accounts.current())
-        .await
-        .map_err(Failure::service)?;
     let (kafka, names) = (config.kafka.clone(), topics.clone());
-    let (kept, stop) = (Arc::clone(folder), shutdown.clone());
-    let objects = blocking(move || KafkaObjects::open(&kafka, &names, kept, stop));
+    let kept = Arc::clone(folder);
+    let objects = blocking(move || KafkaObjects::open(&kafka, &names, kept));
     Ok(CleanUp::new(
         config,
         objects.await?.map_err(Failure::service)?,

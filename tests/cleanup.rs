@@ -25,12 +25,16 @@ fn version(number: u32) -> ProductFile {
 
 /// A world whose feed does this with its sources; `more` stands before the feed.
 async fn world(stack: &Stack, name: &str, after: &str, more: &str) -> World {
-    let feed = PRODUCTS_FEED.replace("record =", &format!("after = {after}\nrecord ="));
     stack
         .world(name)
-        .settings(&format!("{more}\n{feed}"))
+        .settings(&settings(after, more))
         .create()
         .await
+}
+
+fn settings(after: &str, more: &str) -> String {
+    let feed = PRODUCTS_FEED.replace("record =", &format!("after = {after}\nrecord ="));
+    format!("{more}\n{feed}")
 }
 
 /// All records of `cleanups`, in order.
@@ -272,7 +276,9 @@ async fn what_results_lost_is_handed_over_by_the_sweep_and_a_cut_log_stops_nobod
         return;
     };
     let sweep = "sweep = { enabled = true, interval = '1s', min_age = '0s' }";
-    let world = world(&stack, "clean-lost", "'delete'", sweep).await;
+    // One partition, so that what was committed lies before what is left of the log.
+    let world = stack.world("clean-lost").partitions(1);
+    let world = world.settings(&settings("'delete'", sweep)).create().await;
     let keys = ["products/a.xml", "products/b.xml", "products/c.xml"];
     let first = start(&world, WorkerOptions::default()).await;
     convert(&world, keys[0], &version(1)).await;
@@ -301,6 +307,8 @@ async fn what_results_lost_is_handed_over_by_the_sweep_and_a_cut_log_stops_nobod
         assert_outcome(&result, Outcome::Duplicate);
     }
     quiet(&world, &worker).await;
+    let passed_over = "records were lost before they were read; going on with the first there is";
+    assert!(worker.has_logged(passed_over), "the log was not cut");
     let (status, page) = worker.get("/readyz").await;
     assert_eq!(status, 200, "{page}");
     stop(worker).await;

@@ -154,7 +154,7 @@ async fn in_a_thousand_races_no_newer_upload_is_deleted_and_nothing_else_is_move
     let to = rule(&done);
     let ends = [(); 3].map(|()| AtomicUsize::new(0));
     let race = async |round: u64| {
-        let (key, moves) = (format!("in/{round}.xml"), round % 2 == 0);
+        let (key, moves) = (format!("in/{round}.xml"), round.is_multiple_of(2));
         let (older, newer) = (format!("older {round}"), format!("newer {round}"));
         let etag = shelf.put(&key, older.clone()).await;
         let rule = if moves { &to } else { &delete };

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Longest time of one copy: the server moves the bytes before it answers.
-const COPY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+const COPY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// What is not percent-encoded in the name of a copy's source.
 const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC

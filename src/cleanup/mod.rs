@@ -52,7 +52,7 @@ use state::Cleaned;
 pub const STAGE: &str = "cleanup";
 
 /// Sources worked on at once, per worker. Each costs a few requests and no memory to speak of.
-const MAX_IN_FLIGHT: usize = 16;
+const MAX_IN_FLIGHT: usize = 64;
 
 /// Bytes counted for a source; as many as fit are worked on.
 const WEIGHT: u64 = 64 * 1024;

@@ -37,7 +37,6 @@ struct Copy {
     view: View,
     /// When the last reading of each partition began.
     read_at: Vec<Option<Instant>>,
-    shutdown: CancellationToken,
     /// Locked as long as anything works in it.
     _folder: Arc<StateFolder>,
 }
@@ -48,7 +47,6 @@ impl KafkaObjects {
         kafka: &Kafka,
         topics: &Topics,
         folder: Arc<StateFolder>,
-        shutdown: CancellationToken,
     ) -> Result<Self, ReadError> {
         let group = format!("{}.{}", kafka.group, super::STAGE);
         let path = folder.store_path(&format!("{}.objects", super::STAGE));
@@ -57,7 +55,6 @@ impl KafkaObjects {
         Ok(Self(Arc::new(Mutex::new(Copy {
             view,
             read_at: vec![None; partitions],
-            shutdown,
             _folder: folder,
         }))))
     }
@@ -91,6 +88,7 @@ impl Copy {
         bytes
             .map(|bytes| Settled::read(&bytes, object.key()))
             .transpose()
+            .map_err(|damage| format!("{damage}; stop this worker and delete its state folder"))
     }
 
     fn renew(&mut self, partition: i32, asked_at: Instant) -> Result<(), ReadError> {
@@ -100,7 +98,9 @@ impl Copy {
             return Ok(());
         }
         let began = Instant::now();
-        self.view.catch_up_partition(partition, &self.shutdown)?;
+        // Never cut short: what is in flight at a shutdown is finished, and each request has its own time limit.
+        let never = CancellationToken::new();
+        self.view.catch_up_partition(partition, &never)?;
         if let Some(read_at) = self.read_at.get_mut(index) {
             *read_at = Some(began);
         }

@@ -1,15 +1,13 @@
 //! What the feeds ask to be done with their sources; replaced while running.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::{
         After, Config,
         matcher::{FeedMatch, MatchError, Router},
     },
-    failure::chain,
     object::ObjectRef,
-    s3::{Accounts, probe},
     topics::CleanupAction,
 };
 
@@ -81,7 +79,7 @@ pub fn is_asked_for(config: &Config) -> bool {
 }
 
 /// The buckets in which a conditional DELETE has to be proven.
-pub fn unproven(config: &Config) -> std::collections::BTreeSet<String> {
+pub fn unproven(config: &Config) -> BTreeSet<String> {
     let removing = config
         .feeds
         .iter()
@@ -90,17 +88,6 @@ pub fn unproven(config: &Config) -> std::collections::BTreeSet<String> {
         .filter_map(|feed| FeedMatch::parse(&feed.r#match).ok())
         .map(|parsed| parsed.bucket().to_owned())
         .collect()
-}
-
-/// Tries each bucket that has to be proven.
-pub async fn prove(config: &Config, s3: &Accounts) -> Refused {
-    let mut refused = Refused::new();
-    for bucket in unproven(config) {
-        if let Err(error) = probe::conditional_deletes(s3.of(&bucket), &bucket).await {
-            refused.insert(bucket, chain(&error));
-        }
-    }
-    refused
 }
 
 #[cfg(test)]

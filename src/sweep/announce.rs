@@ -75,7 +75,10 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
             let mut due = Due::default();
             for candidate in candidates.iter() {
                 let settled = ledger.settled(&candidate.object)?;
-                let cleaned = ledger.cleaned(&candidate.object)?;
+                let cleaned = match candidate.may_be_cleaned_up() {
+                    true => ledger.cleaned(&candidate.object)?,
+                    false => None,
+                };
                 let announcement = candidate.announcement(settled.as_ref(), cleaned.as_ref());
                 let Some(announcement) = announcement else {
                     continue;

@@ -82,6 +82,17 @@ impl Announcement {
 }
 
 impl Candidate {
+    /// Whether it counts what was done to the source.
+    pub fn may_be_cleaned_up(&self) -> bool {
+        matches!(
+            self.seen,
+            Seen::Source {
+                clean_up: Some(_),
+                ..
+            }
+        )
+    }
+
     /// The announcement to make, given what is settled for the object, and what was done to its source if that is known;
     /// `None` when all is as it should be.
     pub fn announcement(

@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -75,8 +75,9 @@ pub struct KafkaLedger {
     publisher: Publisher,
     events: String,
     committed: Mutex<Vec<i64>>,
-    /// How many results the clean-up stage has still to come to, by partition.
-    cleanup_behind: Mutex<Vec<i64>>,
+    /// How many results the clean-up stage has still to come to, by partition; `None` when that and its view are older
+    /// than the rest: they are looked at when the first object asks for it.
+    cleanup_behind: Mutex<Option<Vec<i64>>>,
     results: String,
     /// Ends a refresh that waits.
     shutdown: CancellationToken,
@@ -126,16 +127,28 @@ impl KafkaLedger {
     }
 }
 
-/// Results that the clean-up stage may have before it when it is handed more: a stage that is away or far behind gets no
-/// more than it can't find in them.
+/// Results that the clean-up stage may have before it when it is handed more: one that is away, or far behind, may find in
+/// them what it would be handed.
 const MAX_CLEANUP_BEHIND: i64 = 1_000;
 
 impl KafkaLedger {
-    fn is_cleanup_busy(&self, partition: i32) -> bool {
-        let behind = self.cleanup_behind.lock();
-        let behind = behind.unwrap_or_else(PoisonError::into_inner);
-        let behind = usize::try_from(partition).map(|index| behind.get(index).copied());
-        behind.is_ok_and(|behind| behind.unwrap_or(0) > MAX_CLEANUP_BEHIND)
+    fn lock_cleanup(&self) -> MutexGuard<'_, Option<Vec<i64>>> {
+        (self.cleanup_behind.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees what was cleaned up until now, once for each refresh; how far the clean-up stage is behind in a partition.
+    fn see_cleanups(&self, partition: i32) -> Result<i64, LedgerError> {
+        let mut behind = self.lock_cleanup();
+        let behind = match &mut *behind {
+            Some(behind) => behind,
+            older => {
+                let behind = self.cleanups.behind(&self.results, &self.shutdown)?;
+                self.cleanups.catch_up(&self.shutdown)?;
+                older.insert(behind)
+            }
+        };
+        let index = usize::try_from(partition).unwrap_or_default();
+        Ok(behind.get(index).copied().unwrap_or(0))
     }
 }
 
@@ -144,9 +157,7 @@ impl Ledger for KafkaLedger {
     fn refresh(&self) -> Result<(), LedgerError> {
         let committed = self.view.committed_offsets(&self.events, &self.shutdown)?;
         self.view.catch_up(&self.shutdown)?;
-        let behind = self.cleanups.behind(&self.results, &self.shutdown)?;
-        self.cleanups.catch_up(&self.shutdown)?;
-        *(self.cleanup_behind.lock()).unwrap_or_else(PoisonError::into_inner) = behind;
+        *self.lock_cleanup() = None;
         self.announced.forget_passed(&committed)?;
         *self
             .committed
@@ -165,7 +176,9 @@ impl Ledger for KafkaLedger {
     }
 
     fn cleaned(&self, object: &ObjectRef) -> Result<Option<Cleaned>, LedgerError> {
-        let Some(bytes) = self.cleanups.get(object.message_key().as_bytes())? else {
+        let key = object.message_key();
+        self.see_cleanups(partition_of(key.as_bytes(), self.view.partitions()))?;
+        let Some(bytes) = self.cleanups.get(key.as_bytes())? else {
             return Ok(None);
         };
         Cleaned::read(&bytes)
@@ -176,7 +189,9 @@ impl Ledger for KafkaLedger {
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError> {
         let key = announcement.message_key();
         let partition = partition_of(key.as_bytes(), self.view.partitions());
-        if announcement.kind == Kind::Uncleaned && self.is_cleanup_busy(partition) {
+        if announcement.kind == Kind::Uncleaned
+            && self.see_cleanups(partition)? > MAX_CLEANUP_BEHIND
+        {
             return Ok(true);
         }
         let announced =

@@ -25,6 +25,8 @@ pub struct Needs {
     pub reads_inputs: bool,
     /// The output bucket is listed, read and written.
     pub writes_outputs: bool,
+    /// Sources are deleted, on a condition that their buckets have to honour.
+    pub cleans_up: bool,
     pub keeps_state: bool,
 }
 
@@ -114,6 +116,7 @@ impl Needs {
         self.topic(&topics.rejected_notifications, &[Write]);
         self.runs_on_kafka(group, cleanup::STAGE);
         self.reads_inputs = true;
+        self.cleans_up = true;
     }
 
     /// A stage on the exactly-once runtime: its group, its transactional ids, and a state folder.
