@@ -9,11 +9,7 @@ use tracing::{info, warn};
 
 use crate::{
     aws::Base,
-    cleanup::{
-        self, CleanUp, KafkaObjects,
-        rules::{self, Rules},
-        start::Proven,
-    },
+    cleanup::{self, CleanUp, KafkaObjects, rules},
     config::{Config, Sources, topic_arn::TopicArn},
     convert::{Convert, Feeds},
     failure::Failure,
@@ -155,23 +151,18 @@ async fn start(
             runtimes.push(runtime);
         }
     }
-    let cleanup_rules = match stages.contains(&Stage::Cleanup) {
+    let cleanup_part = match stages.contains(&Stage::Cleanup) {
         true if rules::is_asked_for(&config) => {
             let folder = folder.get()?;
-            let rules = cleanup::start::rules(&config).map_err(|error| {
-                Failure::usage(anyhow!(error).context("build the clean-up stage"))
-            })?;
-            let proven = Proven::at_start(&config, &accounts.current()).await;
-            let proven = Arc::new(proven.map_err(Failure::service)?);
-            let stage =
-                build_cleanup(&config, &rules, &accounts, &topics, &folder, &metrics).await?;
+            let built = cleanup::start::build(&config, &accounts, &topics, &folder, &metrics);
+            let (stage, part) = built.await?;
             let settings = CleanUp::<KafkaObjects>::settings(&topics);
             let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
             runtimes.push(runtime);
-            cleanup::start::renewed(rules, proven, Arc::clone(&accounts))
+            Some(part)
         }
-        true => cleanup::start::not_running(),
-        false => Part::new(Arc::new(Live::new(())), async |_| Ok(())),
+        true => Some(cleanup::start::not_running()),
+        false => None,
     };
     let converts = stages.contains(&Stage::Convert);
     let reload = reload
@@ -181,11 +172,14 @@ async fn start(
             move |config| renew_accounts(accounts.current(), config)
         }))
         .part(Part::new(feeds, compile_feeds))
-        .part(cleanup_rules)
         .part(Part::new(swept, async |config: Arc<Config>| {
             Ok(Config::clone(&config))
         }))
         .probing_buckets(converts.then_some(accounts));
+    let reload = match cleanup_part {
+        Some(part) => reload.part(part),
+        None => reload,
+    };
     let state = AdminState {
         metrics,
         runtimes,
@@ -284,28 +278,6 @@ async fn build_convert(
         metrics,
     )
     .map_err(|error| Failure::usage(anyhow!(error).context("build the convert stage")))
-}
-
-async fn build_cleanup(
-    config: &Config,
-    rules: &Arc<Live<Rules>>,
-    accounts: &Arc<Live<Accounts>>,
-    topics: &Topics,
-    folder: &Arc<StateFolder>,
-    metrics: &Metrics,
-) -> Result<CleanUp<KafkaObjects>, Failure> {
-    let (kafka, names) = (config.kafka.clone(), topics.clone());
-    let kept = Arc::clone(folder);
-    let objects = blocking(move || KafkaObjects::open(&kafka, &names, kept));
-    Ok(CleanUp::new(
-        config,
-        objects.await?.map_err(Failure::service)?,
-        Arc::clone(rules),
-        Arc::clone(accounts),
-        topics,
-        folder.worker(),
-        metrics.cleanup.clone(),
-    ))
 }
 
 /// How often the threads that hang in jq programs are counted.

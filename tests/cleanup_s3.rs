@@ -255,6 +255,23 @@ async fn a_source_goes_only_with_its_etag_and_while_its_output_stands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_is_moved_to_another_bucket_and_over_what_an_earlier_try_left_there() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let (shelf, archive) = (Shelf::new(&stack).await, Shelf::new(&stack).await);
+    let etag = shelf.put("in/a.xml", "now").await;
+    archive.put("in/a.xml", "half").await;
+    let to = rule(&format!("{{ move = 's3://{}' }}", archive.bucket));
+    let moved = End::Done(Some(format!("s3://{}/in/a.xml", archive.bucket)));
+    assert_eq!(shelf.clean("in/a.xml", &etag, &to).await, moved);
+    assert_eq!(shelf.get("in/a.xml").await, None);
+    assert_eq!(archive.get("in/a.xml").await.as_deref(), Some(&b"now"[..]));
+    shelf.remove().await;
+    archive.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_large_source_is_moved_in_parts_with_what_is_said_of_it() {
     let Some(stack) = Stack::from_env() else {
         return;

@@ -418,7 +418,7 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
         &["--operation Read --group"],
     );
     seen.expect(
-        "kafka.transactions",
+        &format!("kafka.transactions {group}-*"),
         "failed",
         &[&format!(
             "--transactional-id {group}- --resource-pattern-type prefixed"

@@ -1,30 +1,38 @@
-//! The rules of a process: proven at its start, renewed by a reload.
+//! The stage of a process: its rules are proven at the start, and renewed by a reload.
 
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use anyhow::anyhow;
+use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::rules::{Refused, Rules, is_asked_for, unproven};
+use super::{
+    CleanUp, KafkaObjects,
+    rules::{Refused, Rules, is_asked_for, unproven},
+};
 use crate::{
-    config::{self, Config, matcher::MatchError},
-    failure::chain,
+    config::{self, Config},
+    failure::{Failure, chain},
+    kafka::StateFolder,
     live::Live,
     reload::Part,
     s3::{
         Accounts,
         probe::{self, DeleteProbeError},
     },
+    telemetry::metrics::Metrics,
+    topics::Topics,
 };
 
 /// The buckets that have shown that they honour a condition on a DELETE, and the accounts that they were reached with then.
-pub struct Proven(Mutex<(config::S3, BTreeSet<String>)>);
+struct Proven(Mutex<(config::S3, BTreeSet<String>)>);
 
 impl Proven {
     /// Each bucket in which sources are deleted on a condition is tried; the first that fails ends the start.
-    pub async fn at_start(config: &Config, s3: &Accounts) -> Result<Self, DeleteProbeError> {
+    async fn at_start(config: &Config, s3: &Accounts) -> Result<Self, DeleteProbeError> {
         let buckets = unproven(config);
         for bucket in &buckets {
             probe::conditional_deletes(s3.of(bucket), bucket).await?;
@@ -63,17 +71,36 @@ impl Proven {
     }
 }
 
-/// The rules of the start, when every bucket has passed.
-pub fn rules(config: &Config) -> Result<Arc<Live<Rules>>, MatchError> {
-    Ok(Arc::new(Live::new(Rules::new(config, &Refused::new())?)))
+/// The stage, when every bucket has passed, and what renews its rules.
+pub async fn build(
+    config: &Config,
+    accounts: &Arc<Live<Accounts>>,
+    topics: &Topics,
+    folder: &Arc<StateFolder>,
+    metrics: &Metrics,
+) -> Result<(CleanUp<KafkaObjects>, Part), Failure> {
+    let rules = Rules::new(config, &Refused::new())
+        .map_err(|error| Failure::usage(anyhow!(error).context("build the clean-up stage")))?;
+    let rules = Arc::new(Live::new(rules));
+    let proven = Proven::at_start(config, &accounts.current()).await;
+    let proven = Arc::new(proven.map_err(Failure::service)?);
+    let (kafka, names, kept) = (config.kafka.clone(), topics.clone(), Arc::clone(folder));
+    let opened = spawn_blocking(move || KafkaObjects::open(&kafka, &names, kept)).await;
+    let opened = opened.map_err(|panic| Failure::bug("open the view of objects", panic))?;
+    let stage = CleanUp::new(
+        config,
+        opened.map_err(Failure::service)?,
+        Arc::clone(&rules),
+        Arc::clone(accounts),
+        topics,
+        folder.worker(),
+        metrics.cleanup.clone(),
+    );
+    Ok((stage, renewed(rules, proven, Arc::clone(accounts))))
 }
 
 /// A new configuration's rules. A bucket that does not pass stops nothing any more: its sources are kept.
-pub fn renewed(
-    rules: Arc<Live<Rules>>,
-    proven: Arc<Proven>,
-    accounts: Arc<Live<Accounts>>,
-) -> Part {
+fn renewed(rules: Arc<Live<Rules>>, proven: Arc<Proven>, accounts: Arc<Live<Accounts>>) -> Part {
     Part::new(rules, move |config: Arc<Config>| {
         let (accounts, proven) = (accounts.current(), Arc::clone(&proven));
         async move {
