@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::{
     aws::Base,
+    cleanup::{self, CleanUp, KafkaObjects, rules},
     config::{Config, Sources, topic_arn::TopicArn},
     convert::{Convert, Feeds},
     failure::Failure,
@@ -52,6 +53,8 @@ pub enum Stage {
     Convert,
     /// Events that waited in a retry topic, back to the events topic.
     Retry,
+    /// Sources deleted, moved or tagged after their result, where a feed asks for it.
+    Cleanup,
 }
 
 /// Longest wait for a connection or a Kafka call that is under way when everything else has ended.
@@ -150,6 +153,19 @@ async fn start(
             runtimes.push(runtime);
         }
     }
+    let cleanup_part = match stages.contains(&Stage::Cleanup) {
+        true if rules::is_asked_for(&config) => {
+            let folder = folder.get()?;
+            let built = cleanup::start::build(&config, &accounts, &topics, &folder, &metrics);
+            let (stage, part) = built.await?;
+            let settings = CleanUp::<KafkaObjects>::settings(&topics);
+            let runtime = start_runtime(stage, settings, &config, folder, &shutdown, &mut tasks)?;
+            runtimes.push(runtime);
+            Some(part)
+        }
+        true => Some(cleanup::start::not_running()),
+        false => None,
+    };
     let converts = stages.contains(&Stage::Convert);
     let reload = reload
         // Before the feeds that are in new buckets.
@@ -162,6 +178,10 @@ async fn start(
             Ok(Config::clone(&config))
         }))
         .probing_buckets(converts.then_some(accounts));
+    let reload = match cleanup_part {
+        Some(part) => reload.part(part),
+        None => reload,
+    };
     let state = AdminState {
         metrics,
         runtimes,

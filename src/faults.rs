@@ -14,6 +14,10 @@ pub enum Fault {
     CrashOnPoison,
     /// Between what Kafka has acknowledged and the deletion of the message that told of it.
     CrashBeforeDelete,
+    /// Between the copy of a source that is moved and its deletion.
+    CrashAfterCopy,
+    /// Between the deletion of a source and the commit of the record that tells of it.
+    CrashAfterClean,
     /// Offsets follow records that nobody knows the broker to have, and what became of these is not asked.
     SkipFlush,
     /// Offsets are committed before the records that answer them are.
@@ -37,6 +41,8 @@ impl Fault {
             Self::CrashAfterOutput => "crash-after-output",
             Self::CrashOnPoison => "crash-on-poison",
             Self::CrashBeforeDelete => "crash-before-delete",
+            Self::CrashAfterCopy => "crash-after-copy",
+            Self::CrashAfterClean => "crash-after-clean",
             Self::SkipFlush => "skip-flush",
             Self::OffsetsBeforeRecords => "offsets-before-records",
             Self::RestoreToStableOffset => "restore-to-stable-offset",

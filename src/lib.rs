@@ -20,6 +20,7 @@
 //! * [`kafka`]: the exactly-once runtime; knows nothing of files
 //! * [`convert`]: the stage: an event to an outcome, or to a wait in a retry topic
 //! * [`retry`]: the stage that brings back what waited
+//! * [`cleanup`]: the stage that deletes, moves or tags sources afterwards
 //! * [`feed`]: the conversion engine: bytes to JSON; knows nothing of Kafka and S3
 //! * [`s3`]: the client, and what its errors mean
 //!
@@ -31,6 +32,7 @@ pub mod app;
 pub mod audit;
 pub mod aws;
 pub mod backoff;
+pub mod cleanup;
 pub mod cli;
 pub mod config;
 pub mod convert;

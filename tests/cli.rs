@@ -593,7 +593,7 @@ async fn topics_are_made_once_and_found_to_fit() {
     let world = stack.world("topics").create().await;
     let again = world.run_cli(&["topics", "create"]).await;
     assert_eq!(again.code(), Some(DONE), "{again:#?}");
-    assert_eq!(again.stdout.matches("was there").count(), 8, "{again:#?}");
+    assert_eq!(again.stdout.matches("was there").count(), 9, "{again:#?}");
     let check = world.run_cli(&["topics", "check"]).await;
     assert_eq!(check.code(), Some(DONE), "{check:#?}");
     assert!(check.stdout.contains("fit"), "{check:#?}");
@@ -615,7 +615,7 @@ async fn topics_that_do_not_fit_are_exit_4_each_with_what_is_wrong() {
         partitions.contains(&format!("{events} has 4 partitions, not 7")),
         "{partitions}"
     );
-    assert_eq!(partitions.lines().count(), 7, "{partitions}");
+    assert_eq!(partitions.lines().count(), 8, "{partitions}");
 
     let elsewhere = format!("{}-elsewhere", world.origin.topic_prefix);
     let missing = check("FEEDMILL_KAFKA__TOPIC_PREFIX", &elsewhere);
@@ -623,7 +623,7 @@ async fn topics_that_do_not_fit_are_exit_4_each_with_what_is_wrong() {
         missing.contains(&format!("{elsewhere}.events is not there")),
         "{missing}"
     );
-    assert_eq!(missing.lines().count(), 8, "{missing}");
+    assert_eq!(missing.lines().count(), 9, "{missing}");
 
     // `create` cannot mend them, and says so.
     let mut create = feedmill(world.folder(), &["topics", "create"]);

@@ -22,8 +22,8 @@ use binary::{Ended, Running};
 use feedmill::topics::{Outcome, encode};
 use secure_kafka::{INTAKE_USER, PLAIN_PASSWORD, SWEEP_USER, SecureKafka, USER};
 use serde_json::{Value, json};
-use support::files::ProductFile;
-use support::{Stack, WorkerOptions, World, poll_until, wait_until};
+use support::files::{PRODUCTS_FEED, ProductFile};
+use support::{Stack, Store, WorkerOptions, World, poll_until, wait_until};
 
 const DONE: i32 = 0;
 const USAGE: i32 = 2;
@@ -145,6 +145,7 @@ async fn everything_in_place_is_said_check_by_check_and_nothing_is_left_behind()
         expected.push(format!("kafka.transactions {prefix}.retry.{tier}-*"));
     }
     for topic in [
+        "cleanups",
         "dead-letters",
         "events",
         "objects",
@@ -190,7 +191,7 @@ async fn everything_in_place_is_said_check_by_check_and_nothing_is_left_behind()
     assert_eq!(text.code(), Some(DONE));
     assert!(
         text.stdout
-            .contains("ok       kafka.topics: 8 are there and fit\n"),
+            .contains("ok       kafka.topics: 9 are there and fit\n"),
         "{text:#?}"
     );
     assert!(
@@ -297,6 +298,7 @@ async fn topics_that_are_missing_or_do_not_fit_are_named_with_what_mends_them() 
         ".results",
         ".objects",
         ".dead-letters",
+        ".cleanups",
         ".rejected-notifications",
         ".retries.1s",
         ".retries.2s",
@@ -312,7 +314,7 @@ async fn topics_that_are_missing_or_do_not_fit_are_named_with_what_mends_them() 
 
     let five = [("FEEDMILL_KAFKA__PARTITIONS", "5")];
     let seen = doctor(&world, &five, &[]).expect_code(FINDINGS);
-    assert_eq!(seen.with_status("failed"), ["kafka.topics"; 7]);
+    assert_eq!(seen.with_status("failed"), ["kafka.topics"; 8]);
     seen.expect(
         "kafka.topics",
         "failed",
@@ -370,7 +372,9 @@ async fn world_with_acls(name: &str) -> Option<(World, &'static SecureKafka)> {
         brokers: broker.plaintext(),
         ..stack
     };
-    Some((stack.world(name).partitions(2).create().await, broker))
+    let deleting = PRODUCTS_FEED.replace("record =", "after = 'delete'\nrecord =");
+    let world = stack.world(name).partitions(2).settings(&deleting);
+    Some((world.create().await, broker))
 }
 
 /// Runs the doctor until the broker's authorizer has heard of all grants.
@@ -397,15 +401,15 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
     };
     let (address, ca) = (broker.sasl(), broker.file("ca.pem"));
     let environment = as_user(&address, &ca, USER);
-    let stages = ["--stages", "convert,retry"];
+    let stages = ["--stages", "convert,retry,cleanup"];
     let seen = doctor(&world, &environment, &stages).expect_code(FINDINGS);
     let (prefix, group) = (&world.origin.topic_prefix, &world.origin.group);
     let results = format!("kafka.permissions topic {prefix}.results");
     seen.expect(&results, "failed", &[
-        "Write, Describe, DescribeConfigs not allowed",
+        "Read, Write, Describe, DescribeConfigs not allowed",
         &format!(
             "kafka-acls.sh --bootstrap-server {address} --command-config admin.properties --add \
-             --allow-principal User:{USER} --operation Write --operation DescribeConfigs --topic {prefix}.results"
+             --allow-principal User:{USER} --operation Read --operation Write --operation DescribeConfigs --topic {prefix}.results"
         ),
     ]);
     seen.expect(
@@ -414,7 +418,7 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
         &["--operation Read --group"],
     );
     seen.expect(
-        "kafka.transactions",
+        &format!("kafka.transactions {group}-*"),
         "failed",
         &[&format!(
             "--transactional-id {group}- --resource-pattern-type prefixed"
@@ -426,8 +430,8 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
     let grants = seen.remedies("kafka.");
     assert_eq!(
         grants.len(),
-        16,
-        "8 topics, 4 groups, their transactional ids: {grants:#?}"
+        19,
+        "9 topics, 5 groups, their transactional ids: {grants:#?}"
     );
     let (last, others): (Vec<String>, Vec<String>) = grants
         .into_iter()
@@ -442,7 +446,7 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
         .await
         .expect_code(DONE);
     seen.expect(&format!("kafka.permissions group {group}"), "ok", &["Read"]);
-    seen.expect("kafka.topics", "ok", &["8 are there and fit"]);
+    seen.expect("kafka.topics", "ok", &["9 are there and fit"]);
 
     let options = environment
         .iter()
@@ -469,6 +473,16 @@ async fn uses_every_grant(world: &World) {
     world.announce_raw(1 - home, &key, &bytes).await;
     let result = world.wait_for_result(event.id, TIMEOUT).await;
     assert_eq!(result.outcome, Outcome::Converted, "{result:?}");
+    let store = Store::connect(&world.stack.s3_endpoint);
+    wait_until("the source is deleted", TIMEOUT, async || {
+        let found = store.get(&world.origin.input_bucket, "products/a.xml");
+        found
+            .await
+            .expect("the S3 server serves")
+            .is_none()
+            .then_some(())
+    })
+    .await;
 
     world
         .put("products/broken.xml", "<products><product>")

@@ -141,6 +141,7 @@ async fn topics_that_are_not_there_are_named_with_the_command_that_makes_them() 
         "results",
         "objects",
         "dead-letters",
+        "cleanups",
         "rejected-notifications",
     ] {
         assert_says(&said, &[&format!("{prefix}.{topic} is not there")]);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use feedmill::cleanup::state::Cleaned;
 use feedmill::config::Config;
 use feedmill::convert::state::Settled;
 use feedmill::kafka::Position;
@@ -122,6 +123,10 @@ impl Ledger for Counted {
         _: &dyn Fn(&ObjectRef) -> bool,
     ) -> Result<OldPage, LedgerError> {
         Ok(OldPage::default())
+    }
+
+    fn cleaned(&self, _: &ObjectRef) -> Result<Option<Cleaned>, LedgerError> {
+        Ok(None)
     }
 
     fn covers(&self, _: &Announcement) -> Result<bool, LedgerError> {

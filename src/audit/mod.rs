@@ -311,7 +311,7 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         summary: &mut Summary,
     ) -> Result<Vec<Suspect>, AuditError> {
         let age = Age {
-            min_ms: i64::try_from(self.options.min_age.as_millis()).unwrap_or(i64::MAX),
+            min: self.options.min_age,
             now: read_at,
         };
         let count = subjects.len();

@@ -1,5 +1,7 @@
 //! What is concluded from what stands in the buckets and what is known. Pure: no Kafka, no S3.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::books::{Letter, Pending, State, Waiting};
@@ -226,7 +228,7 @@ pub enum Verdict {
 /// Which objects are so young that their notification may still be on its way.
 #[derive(Debug, Clone, Copy)]
 pub struct Age {
-    pub min_ms: i64,
+    pub min: Duration,
     pub now: Millis,
 }
 
@@ -245,7 +247,7 @@ pub fn judge(object: &ObjectRef, seen: &Sighting, facts: &Facts, age: Age) -> Ve
     if let Some(letter) = unsettled_letter(source, state, facts.letter.as_ref()) {
         return Verdict::Named(dead_lettered(object, seen, letter, facts.letter.as_ref()));
     }
-    if is_young(source.modified, age.min_ms, age.now) {
+    if is_young(source.modified, age.min, age.now) {
         return Verdict::Named(named(
             Kind::Pending,
             object,

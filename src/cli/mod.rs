@@ -80,7 +80,7 @@ enum Command {
         #[arg(
             long,
             value_delimiter = ',',
-            default_value = "intake,sweep,convert,retry"
+            default_value = "intake,sweep,convert,retry,cleanup"
         )]
         stages: Vec<Stage>,
     },
@@ -101,7 +101,8 @@ enum Command {
     /// Look at everything a worker needs, and say what is missing and what grants it
     ///
     /// Checks in order the configuration, Kafka (reachable, transactions, permissions, topics), S3 (each bucket: list,
-    /// get, conditional put and delete of a scratch key), the clocks, and the disk of the state folder. It reads only,
+    /// get, conditional put and delete of a scratch key, conditional delete where sources are
+    /// deleted afterwards), the clocks, and the disk of the state folder. It reads only,
     /// but for the scratch key and a scratch transactional id.
     Doctor(doctor::Arguments),
     /// What became of the files: the results topic, each object's oldest first

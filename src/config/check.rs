@@ -2,6 +2,7 @@
 //!
 //! In: a [`Config`]. Out: every [`Finding`], each with the setting it is about and what to do.
 
+mod after;
 mod feeds;
 mod kafka;
 mod outputs;

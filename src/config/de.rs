@@ -310,8 +310,8 @@ mod tests {
             r#"feedmill.toml: feeds[2] ("nsx"): format: unknown value "xlm", did you mean "xml"?"#
         );
         assert_eq!(
-            error(&feeds("name = 'nsx', match = 'm', after = 'delete'")),
-            r#"feedmill.toml: feeds[2] ("nsx"): after: "delete" is not supported yet, sources can only be kept: after = "keep""#
+            error(&feeds("name = 'nsx', match = 'm', after = 'move'")),
+            r#"feedmill.toml: feeds[2] ("nsx"): after: "move" must say where to: after = { move = "s3://bucket/prefix/" }"#
         );
         assert_eq!(
             error(&feeds(

@@ -6,7 +6,7 @@
 use globset::{Glob, GlobSet};
 
 use super::matcher::{FeedMatch, META, MatchError, compile};
-use crate::object::ObjectRef;
+use crate::{object::ObjectRef, s3::probe};
 
 /// The excluded keys.
 #[derive(Clone, Debug)]
@@ -26,8 +26,9 @@ impl Excludes {
             })
     }
 
+    /// The scratch objects of feedmill's own probes are excluded always.
     pub fn takes(&self, object: &ObjectRef) -> bool {
-        self.0.is_match(object.key())
+        object.key().starts_with(probe::PREFIX) || self.0.is_match(object.key())
     }
 
     /// The number of the first glob that takes the object.
@@ -77,6 +78,7 @@ mod tests {
     #[test]
     fn a_glob_with_a_slash_is_about_the_whole_key() {
         assert!(excluded("drafts/**", "drafts/a/b.xml"));
+        assert!(excluded("drafts/**", ".feedmill-probe/any"), "our own");
         assert!(!excluded("drafts/**", "nsx/drafts/b.xml"));
         assert!(!excluded("*/x.xml", "a/b/x.xml"));
         assert!(excluded("**/x.xml", "a/b/x.xml"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::After;
 use super::documents::{self, FileSetting, SchemaSetting};
 use super::fields;
 use super::pause;
@@ -89,9 +90,12 @@ pub struct Feed {
     /// How many records may be left out because they are rejected, a number or a share (`"5%"`), before the file is refused.
     #[serde(default)]
     pub max_rejected: MaxRejected,
-    /// What happens to the source afterwards.
+    /// What happens to the source when its JSON is in the output bucket.
     #[serde(default)]
     pub after: After,
+    /// `after` may delete where the server has no conditional DELETE: an upload in the wrong moment is lost.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub unsafe_delete: bool,
 }
 
 impl Feed {
@@ -175,24 +179,6 @@ fn yes() -> bool {
     true
 }
 
-/// What happens to a source object after its outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "snake_case")]
-pub enum After {
-    #[default]
-    Keep,
-}
-
-impl TryFrom<String> for After {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
-        match name.as_str() {
-            "keep" => Ok(Self::Keep),
-            "delete" | "move" | "tag" => Err(format!(
-                "{name:?} is not supported yet, sources can only be kept: after = \"keep\""
-            )),
-            _ => Err(format!("expected \"keep\", found {name:?}")),
-        }
-    }
+fn is_off(flag: &bool) -> bool {
+    !flag
 }

@@ -131,6 +131,31 @@ impl FeedMatch {
                     .is_some_and(|folder| other.prefix().starts_with(folder)))
     }
 
+    /// What this match takes, under another bucket and behind a prefix; `None` when that can't be a match.
+    pub(super) fn moved(&self, bucket: &str, prefix: &str) -> Option<Self> {
+        let mut glob = String::new();
+        for c in prefix.chars() {
+            if META.contains(&c) {
+                glob.push('\\');
+            }
+            glob.push(c);
+        }
+        glob.push_str(self.glob.glob());
+        Some(Self {
+            bucket: bucket.to_owned(),
+            glob: compile(&glob).ok()?,
+        })
+    }
+
+    /// Whether every key of this match lies in fewer folders than any of the other: `*.xml` above `done/**`. `false` means not
+    /// seen.
+    pub(super) fn lies_above(&self, other: &Self) -> bool {
+        let glob = self.glob.glob();
+        let is_flat = !glob.contains("**") && !glob.contains(['{', '[', '\\']);
+        let folders = |text: &str| text.matches('/').count();
+        is_flat && folders(glob) < folders(other.prefix())
+    }
+
     /// Whether both may take one object. Certain in its no, careful in its yes.
     pub(super) fn may_overlap(&self, other: &Self) -> bool {
         self.bucket == other.bucket

@@ -10,8 +10,10 @@
 //! * [`pause`]: lengths of time, `"3h"`; [`bytes`]: amounts of memory, `"512 MiB"`; [`Retry`]: what happens to files whose server fails
 //! * [`matcher`]: which feed an object belongs to; [`exclude`]: which belong to none; [`template`]: which key its output gets;
 //!   [`queue_url`] and [`topic_arn`]: where a queue or a topic is
+//! * [`After`]: what becomes of sources afterwards
 //! * [`show`]: the settings in force, secrets hidden; [`diff`]: which of them a running process can't take over
 
+mod after;
 pub mod bytes;
 mod check;
 mod de;
@@ -45,10 +47,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::feed::Limits;
 
+pub use after::{After, Place, Tag};
 pub use check::{Finding, Severity, check};
 pub use diff::{reloaded, restart_needed};
 pub use documents::DocumentError;
-pub use feed::{After, Feed};
+pub use feed::Feed;
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use partners::{files as feed_files, read_file as read_feed_file};
 pub use retry::{Breaker, Retry, Tier};
@@ -89,6 +92,17 @@ impl Config {
         enabled
             .filter_map(|feed| matcher::FeedMatch::parse(&feed.r#match).ok())
             .map(|parsed| parsed.bucket().to_owned())
+            .collect()
+    }
+
+    /// The buckets that feeds in use move their sources to.
+    pub fn archive_buckets(&self) -> BTreeSet<String> {
+        let enabled = self.feeds.iter().filter(|feed| feed.enabled);
+        enabled
+            .filter_map(|feed| match &feed.after {
+                After::Move(place) => Some(place.bucket.clone()),
+                _ => None,
+            })
             .collect()
     }
 }

@@ -93,8 +93,8 @@ impl Home {
 
 pub struct Lane<S: Stage> {
     partition: i32,
-    /// Whether the log is ours: see [`Input::is_own`](super::Input::is_own).
-    is_own: bool,
+    /// See [`Input::has_holes`](super::Input::has_holes).
+    has_holes: bool,
     queue: PartitionQueue<GroupContext>,
     pub progress: Progress,
     /// Keys with an event in work or finished and not yet committed, and the events that wait behind it.
@@ -116,13 +116,13 @@ pub struct Lane<S: Stage> {
 impl<S: Stage> Lane<S> {
     pub fn new(
         partition: i32,
-        is_own: bool,
+        has_holes: bool,
         queue: PartitionQueue<GroupContext>,
         start: Start,
     ) -> Self {
         Self {
             partition,
-            is_own,
+            has_holes,
             queue,
             committed: start.offset,
             progress: Progress::resume(start.offset, start.finished),
@@ -171,7 +171,7 @@ impl<S: Stage> Lane<S> {
         let record = match self.queue.poll(Duration::ZERO) {
             None => return Next::Nothing,
             Some(Ok(message)) => raw(&message),
-            Some(Err(error)) => return trouble(error, self.is_own),
+            Some(Err(error)) => return trouble(error, self.has_holes),
         };
         if self.progress.deliver(record.position.offset) == Delivery::AlreadyFinished {
             return Next::Taken;
@@ -268,11 +268,11 @@ pub fn raw(message: &BorrowedMessage<'_>) -> RawRecord {
     }
 }
 
-fn trouble(error: KafkaError, own_log: bool) -> Next {
+fn trouble(error: KafkaError, has_holes: bool) -> Next {
     use rdkafka::types::RDKafkaErrorCode as Code;
     match error.rdkafka_error_code() {
-        // Others' logs are cut by their own rules; a new session says what was lost, and goes on.
-        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) if !own_log => Next::Broken(error),
+        // Such logs are cut by rules of their own; a new session says what was lost, and goes on.
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) if !has_holes => Next::Broken(error),
         Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Next::Halt(format!(
             "the next offset lies outside the log ({error}); stop the workers and run `feedmill topics accept-hole`"
         )),

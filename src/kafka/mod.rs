@@ -59,6 +59,8 @@ pub use folder::StateFolder;
 pub use rebalance::LogContext;
 pub use runtime::{Runtime, RuntimeHandle};
 pub use slot::Slot;
+#[cfg(test)]
+pub(crate) use slot::Slots;
 pub use status::Status;
 
 /// Where a record was read.
@@ -239,6 +241,12 @@ pub enum Input {
         /// Compacted topic from which the state is restored; has the same number of partitions as the input topic.
         changelog_topic: String,
     },
+    /// Our own, cut by retention while we were away: what is missing is said and passed over, because somebody else brings
+    /// back what mattered of it.
+    History {
+        /// As of [`Input::Own`].
+        changelog_topic: String,
+    },
     /// Our own, without state: records are answered where they lie, and a hole stops the partition.
     Queue,
     /// Others': records are taken where they lie, from the first there is, and there is no state.
@@ -246,9 +254,24 @@ pub enum Input {
 }
 
 impl Input {
-    /// Whether it is ours: nobody but us cuts it, so what is missing is a hole.
-    pub fn is_own(&self) -> bool {
-        !matches!(self, Self::Foreign)
+    /// Whether what is missing in the log is a hole, which stops the partition.
+    pub fn has_holes(&self) -> bool {
+        matches!(self, Self::Own { .. } | Self::Queue)
+    }
+
+    /// Whether a record that lies in another partition than its key's is brought home.
+    pub(crate) fn has_home(&self) -> bool {
+        matches!(self, Self::Own { .. })
+    }
+
+    /// What the state is restored from, for a stage that has one.
+    pub(crate) fn changelog_topic(&self) -> Option<&str> {
+        match self {
+            Self::Own { changelog_topic } | Self::History { changelog_topic } => {
+                Some(changelog_topic)
+            }
+            Self::Queue | Self::Foreign => None,
+        }
     }
 }
 

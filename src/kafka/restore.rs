@@ -116,17 +116,16 @@ impl<S: Stage> Restorer<S> {
             .committed_offsets(topic, [job.partition], &job.cancel)?
             .pop()
             .flatten();
-        let (records, start) = match &self.shared.state {
-            Some(state) => {
-                let records = self.restore_state(state, job)?;
-                let has_state = !state.store.is_empty(job.partition)?;
-                let start = self.start_position(job.partition, committed, has_state)?;
-                (records, start)
-            }
-            None if self.shared.settings.input.is_own() => {
-                (0, self.start_position(job.partition, committed, false)?)
-            }
-            None => (0, self.foreign_start(job.partition, committed)?),
+        let (records, has_state) = match &self.shared.state {
+            Some(state) => (
+                self.restore_state(state, job)?,
+                !state.store.is_empty(job.partition)?,
+            ),
+            None => (0, false),
+        };
+        let start = match self.shared.settings.input.has_holes() {
+            true => self.start_position(job.partition, committed, has_state)?,
+            false => self.first_there_is(job.partition, committed)?,
         };
         self.shared.status.restored(records, started.elapsed());
         info!(
@@ -152,7 +151,7 @@ impl<S: Stage> Restorer<S> {
         self.reader.copy(&copying, &job.cancel)
     }
 
-    /// Where to start in a log of our own: a hole stops the partition.
+    /// Where to start in a log that nobody cuts before it is read: a hole stops the partition.
     fn start_position(
         &self,
         partition: i32,
@@ -198,9 +197,9 @@ impl<S: Stage> Restorer<S> {
         }
         Ok(Start { offset, finished })
     }
-    /// Where to start in a log that others write and that is cut by its own rules: what is there from its beginning, and
-    /// what was cut away before we came is said.
-    fn foreign_start(
+    /// Where to start in a log that is cut by rules of its own: what is there from its beginning, and what was cut away
+    /// before we came is said.
+    fn first_there_is(
         &self,
         partition: i32,
         committed: Option<(i64, String)>,
@@ -213,10 +212,8 @@ impl<S: Stage> Restorer<S> {
                 finished: BTreeSet::new(),
             });
         };
-        if (low..=high).contains(&offset) {
-            // Somebody else's reset has no such metadata; what it says is where to start.
-            let finished = progress::decode(offset, &metadata).unwrap_or_default();
-            return Ok(Start { offset, finished });
+        if let Some(start) = within((low, high), offset, &metadata) {
+            return Ok(start);
         }
         warn!(
             topic,
@@ -230,5 +227,53 @@ impl<S: Stage> Restorer<S> {
             offset: low,
             finished: BTreeSet::new(),
         })
+    }
+}
+
+/// Where a committed offset says to go on; `None` when the log does not have it.
+fn within((low, high): (i64, i64), offset: i64, metadata: &str) -> Option<Start> {
+    (low..=high).contains(&offset).then(|| Start {
+        offset,
+        // Somebody else's reset has no such metadata; what it says is where to start.
+        finished: progress::decode(offset, metadata).unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::Input;
+
+    #[test]
+    fn a_committed_offset_that_the_log_does_not_have_any_more_is_no_place_to_go_on() {
+        let finished = BTreeSet::from([12, 14]);
+        let metadata = progress::Progress::resume(10, finished.clone())
+            .commit_point(&BTreeSet::new(), 10)
+            .metadata;
+        let start = within((10, 20), 10, &metadata).unwrap();
+        assert_eq!((start.offset, start.finished), (10, finished));
+        assert!(within((11, 20), 10, &metadata).is_none());
+        assert!(within((0, 9), 10, &metadata).is_none());
+        let reset = within((0, 20), 10, "").unwrap();
+        assert_eq!((reset.offset, reset.finished), (10, BTreeSet::new()));
+    }
+
+    #[test]
+    fn only_a_log_that_nobody_cuts_has_holes_and_only_with_state_there_is_a_changelog() {
+        let changelog_topic = || "c".to_owned();
+        let own = Input::Own {
+            changelog_topic: changelog_topic(),
+        };
+        let history = Input::History {
+            changelog_topic: changelog_topic(),
+        };
+        let all = [own, history, Input::Queue, Input::Foreign];
+        let holes: Vec<bool> = all.iter().map(Input::has_holes).collect();
+        assert_eq!(holes, [true, false, true, false]);
+        let state: Vec<bool> =
+            (all.iter().map(|input| input.changelog_topic().is_some())).collect();
+        assert_eq!(state, [true, true, false, false]);
+        let home: Vec<bool> = all.iter().map(Input::has_home).collect();
+        assert_eq!(home, [true, false, false, false]);
     }
 }

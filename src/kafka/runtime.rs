@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Input, Stage, StageSettings, beside,
+    Stage, StageSettings, beside,
     error::RuntimeError,
     folder::StateFolder,
     journal::Journal,
@@ -72,16 +72,16 @@ impl<S: Stage> Runtime<S> {
         let group = format!("{}.{}", kafka.group, settings.name);
         Ok(Self(Arc::new(Shared {
             transactional_id: folder.transactional_id(&group),
-            state: match &settings.input {
-                Input::Queue | Input::Foreign => None,
-                Input::Own { changelog_topic } => Some(State {
-                    changelog_topic: changelog_topic.as_str().into(),
+            state: match settings.input.changelog_topic() {
+                None => None,
+                Some(changelog_topic) => Some(State {
+                    changelog_topic: changelog_topic.into(),
                     store: Store::open(&folder.store_path(&settings.name))?,
                 }),
             },
-            journal: match &settings.input {
-                Input::Queue | Input::Foreign => None,
-                Input::Own { .. } => {
+            journal: match settings.input.changelog_topic() {
+                None => None,
+                Some(_) => {
                     let path = folder.journal_path(&settings.name);
                     let opened = Journal::open(&path);
                     Some(opened.map_err(|source| RuntimeError::Journal { path, source })?)

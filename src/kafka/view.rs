@@ -1,6 +1,6 @@
 //! A read-committed copy of a whole compacted topic, on disk, made by the code that restores state.
 //!
-//! For whoever looks at what others settled: the sweep, and commands. Everything here blocks.
+//! For whoever looks at what others settled: the sweep, the clean-up, and commands. Everything here blocks.
 
 use std::{ops::ControlFlow, path::Path};
 
@@ -64,20 +64,38 @@ impl View {
     ) -> Result<usize, ReadError> {
         let mut records = 0;
         for partition in 0..self.partitions {
-            let fold = |value: Option<&[u8]>| {
-                tell(partition);
-                (self.fold)(value)
-            };
-            let copying = Copying {
-                topic: &self.topic,
-                partition,
-                log: &self.log,
-                store: &self.store,
-                fold: &fold,
-            };
-            records += self.reader.copy(&copying, cancel)?;
+            records += self.copy(partition, cancel, &tell)?;
         }
         Ok(records)
+    }
+
+    /// Brings one partition up to what is committed now; the number of records read.
+    pub fn catch_up_partition(
+        &self,
+        partition: i32,
+        cancel: &CancellationToken,
+    ) -> Result<usize, ReadError> {
+        self.copy(partition, cancel, &|_| ())
+    }
+
+    fn copy(
+        &self,
+        partition: i32,
+        cancel: &CancellationToken,
+        tell: &impl Fn(i32),
+    ) -> Result<usize, ReadError> {
+        let fold = |value: Option<&[u8]>| {
+            tell(partition);
+            (self.fold)(value)
+        };
+        let copying = Copying {
+            topic: &self.topic,
+            partition,
+            log: &self.log,
+            store: &self.store,
+            fold: &fold,
+        };
+        self.reader.copy(&copying, cancel)
     }
 
     /// What is known of a message key.
@@ -130,6 +148,17 @@ impl View {
     /// Partitions of the topic, and of those that are partitioned alike.
     pub fn partitions(&self) -> i32 {
         self.partitions
+    }
+
+    /// How many records of `topic`, which has as many partitions as this one, the group has still to come to, by
+    /// partition; of a log that was cut before it came, what is left of it.
+    pub fn behind(&self, topic: &str, cancel: &CancellationToken) -> Result<Vec<i64>, ReadError> {
+        let committed = self.committed_offsets(topic, cancel)?;
+        let behind = (0..).zip(committed).map(|(partition, committed)| {
+            let (low, high) = self.reader.ends(topic, partition)?;
+            Ok(high - committed.max(low))
+        });
+        behind.collect()
     }
 
     /// The group's committed offset in each partition of `topic`, which has as many as this one; 0 where there is none.

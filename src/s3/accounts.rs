@@ -87,6 +87,16 @@ impl Accounts {
     }
 }
 
+/// Whether two buckets are on one server and reached with the same credentials, so that it can copy from one to the other.
+pub fn can_copy(settings: &config::S3, from: &str, to: &str) -> bool {
+    let account = |bucket: &str| match settings.buckets.get(bucket) {
+        Some(named) => Account::of(settings, named),
+        None => Account::usual(settings),
+    };
+    let (from, to) = (account(from), account(to));
+    from.endpoint == to.endpoint && from.credentials == to.credentials
+}
+
 /// The settings in force for a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Account {

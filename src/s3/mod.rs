@@ -8,5 +8,5 @@ pub mod error;
 pub mod options;
 pub mod probe;
 
-pub use accounts::Accounts;
+pub use accounts::{Accounts, can_copy};
 pub use error::{Failure, S3Error};

@@ -37,6 +37,35 @@ pub enum ProbeError {
     },
 }
 
+/// Why sources can't be deleted safely, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteProbeError {
+    #[error(
+        "try a conditional DELETE in the bucket {bucket}, with a scratch object under {PREFIX}: {source}; {}; or set after = \"keep\" for the feeds of this bucket, or unsafe_delete = true and accept that an upload in the moment of the deletion can be lost",
+        deletion_advice(source)
+    )]
+    Untried { bucket: String, source: S3Error },
+    #[error(
+        "delete sources in the bucket {0}: its server ignored If-Match on a DELETE, so that a newer upload could be deleted; set after = \"keep\" for the feeds of this bucket, or unsafe_delete = true and accept that"
+    )]
+    Ignored(String),
+}
+
+/// Of no object.
+const OTHER_ETAG: &str = "\"00000000000000000000000000000000\"";
+
+/// What scratch objects' keys begin with. No feed takes them.
+pub const PREFIX: &str = ".feedmill-probe/";
+
+fn deletion_advice(error: &S3Error) -> &'static str {
+    match Cause::of(error) {
+        Cause::Denied => {
+            "clean-up needs leave to put and to delete objects there; a bucket that is read-only for feedmill can't be cleaned up by it"
+        }
+        cause => cause.advice(),
+    }
+}
+
 /// What stands between feedmill and a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
@@ -203,6 +232,19 @@ pub async fn conditional_writes(s3: &Client, output: &Output) -> Result<(), Prob
     verdict
 }
 
+/// Whether a DELETE whose condition does not hold is refused and leaves the object, on a scratch key that is deleted again.
+pub async fn conditional_deletes(s3: &Client, bucket: &str) -> Result<(), DeleteProbeError> {
+    let output = Output {
+        bucket: bucket.to_owned(),
+        ..Output::default()
+    };
+    let mut scratch = Scratch::new(s3, &output);
+    let verdict = scratch.try_conditional_delete().await;
+    // Best effort, as above.
+    let _ = scratch.remove().await;
+    verdict
+}
+
 /// A scratch object. Whoever wrote it calls [`Scratch::remove`]. It is written as outputs are: a policy may demand their
 /// encryption, and an option that the server refuses is found out here.
 pub struct Scratch {
@@ -218,7 +260,7 @@ impl Scratch {
         Self {
             s3: s3.clone(),
             output: output.clone(),
-            key: format!(".feedmill-probe/{}", Uuid::new_v4()),
+            key: format!("{PREFIX}{}", Uuid::new_v4()),
             versions: Vec::new(),
         }
     }
@@ -234,9 +276,34 @@ impl Scratch {
             .map_err(|source| self.failed(source))?;
         self.must_refuse("If-None-Match: *", |put| put.if_none_match("*"))
             .await?;
-        let other = "\"00000000000000000000000000000000\"";
-        self.must_refuse("If-Match", |put| put.if_match(other))
+        self.must_refuse("If-Match", |put| put.if_match(OTHER_ETAG))
             .await
+    }
+
+    /// Writes it, and tries to delete it on a condition that does not hold.
+    pub async fn try_conditional_delete(&mut self) -> Result<(), DeleteProbeError> {
+        let bucket = self.output.bucket.clone();
+        let untried = |source| DeleteProbeError::Untried {
+            bucket: bucket.clone(),
+            source,
+        };
+        self.put(|put| put).await.map_err(untried)?;
+        let request = self.s3.delete_object().bucket(&bucket).key(&self.key);
+        let deleted = request.if_match(OTHER_ETAG).send().await;
+        match deleted.map_err(|error| S3Error::new("DeleteObject", &error)) {
+            Ok(_) => return Err(DeleteProbeError::Ignored(bucket)),
+            Err(error) if error.failure != Failure::PreconditionFailed => {
+                return Err(untried(error));
+            }
+            Err(_) => {}
+        }
+        match self.read().await {
+            Ok(()) => Ok(()),
+            Err(error) if error.failure == Failure::NotFound => {
+                Err(DeleteProbeError::Ignored(bucket))
+            }
+            Err(error) => Err(untried(error)),
+        }
     }
 
     /// Writes it without a condition.

@@ -76,7 +76,12 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
             let mut due = Due::default();
             for candidate in candidates.iter() {
                 let settled = ledger.settled(&candidate.object)?;
-                let Some(announcement) = candidate.announcement(settled.as_ref()) else {
+                let cleaned = match candidate.may_be_cleaned_up() {
+                    true => ledger.cleaned(&candidate.object)?,
+                    false => None,
+                };
+                let announcement = candidate.announcement(settled.as_ref(), cleaned.as_ref());
+                let Some(announcement) = announcement else {
                     continue;
                 };
                 due.unsettled += u64::from(announcement.kind == Kind::New);
@@ -94,7 +99,7 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
     /// which the server does not say that it is gone.
     async fn confirmed(&self, due: Vec<Announcement>) -> Result<Vec<Announcement>, Trouble> {
         let confirmed = stream::iter(due).map(|announcement| async move {
-            if announcement.kind == Kind::New {
+            if announcement.kind != Kind::AlteredOutput {
                 return Ok(Some(announcement));
             }
             let source = ObjectRef::try_new(

@@ -1,6 +1,10 @@
 //! What a sweep concludes from what it sees and what is settled. Pure: no Kafka, no S3.
 
+use std::time::Duration;
+
 use crate::{
+    cleanup::state::Cleaned,
+    config::After,
     convert::state::Settled,
     object::{ETag, ObjectRef},
     topics::{ALTERED_OUTPUT, Intent, Millis, ObjectEvent, Status},
@@ -24,6 +28,8 @@ pub enum Seen {
         etag: ETag,
         size: Option<i64>,
         modified: Option<Millis>,
+        /// What is to be done with it if it is converted; `None` when it may stay, or its result is on its way.
+        clean_up: Option<After>,
     },
     /// Its output.
     Output {
@@ -44,6 +50,8 @@ pub enum Kind {
     AlteredOutput,
     /// It is gone, and what is settled of it is old.
     Gone,
+    /// It is converted, and was not cleaned up as its feed asks.
+    Uncleaned,
 }
 
 impl Kind {
@@ -53,6 +61,7 @@ impl Kind {
             Self::New => "new",
             Self::AlteredOutput => "altered_output",
             Self::Gone => "gone",
+            Self::Uncleaned => "uncleaned",
         }
     }
 }
@@ -78,16 +87,42 @@ impl Announcement {
 }
 
 impl Candidate {
-    /// The announcement to make, given what is settled for the object; `None` when all is as it should be.
-    pub fn announcement(&self, settled: Option<&Settled>) -> Option<Announcement> {
+    /// Whether it counts what was done to the source.
+    pub fn may_be_cleaned_up(&self) -> bool {
+        matches!(
+            self.seen,
+            Seen::Source {
+                clean_up: Some(_),
+                ..
+            }
+        )
+    }
+
+    /// The announcement to make, given what is settled for the object, and what was done to its source if that is known;
+    /// `None` when all is as it should be.
+    pub fn announcement(
+        &self,
+        settled: Option<&Settled>,
+        cleaned: Option<&Cleaned>,
+    ) -> Option<Announcement> {
         match &self.seen {
             Seen::Source {
                 etag,
                 size,
                 modified,
+                clean_up,
             } => {
-                let differs = settled.and_then(|settled| settled.etag.as_ref()) != Some(etag);
-                differs.then(|| self.new_object(etag, *size, *modified))
+                let settled = settled.filter(|settled| settled.etag.as_ref() == Some(etag));
+                let Some(settled) = settled else {
+                    return Some(self.new_object(etag, *size, *modified));
+                };
+                let after = clean_up.as_ref()?;
+                let is_left = settled.status == Some(Status::Converted)
+                    && !cleaned.is_some_and(|cleaned| cleaned.is_final(settled.generation, after));
+                is_left.then(|| Announcement {
+                    kind: Kind::Uncleaned,
+                    ..self.new_object(etag, *size, *modified)
+                })
             }
             Seen::Output { bucket, key, etag } => {
                 let settled = settled?;
@@ -142,14 +177,15 @@ impl Candidate {
 
 /// Whether an object is left to the notification that is still on its way. Its time is the server's and `now` is ours: a
 /// clock that is wrong makes the wait longer or shorter, which does no harm.
-pub fn is_young(modified: Option<Millis>, min_age_ms: i64, now: Millis) -> bool {
+pub fn is_young(modified: Option<Millis>, min_age: Duration, now: Millis) -> bool {
+    let min_age_ms = i64::try_from(min_age.as_millis()).unwrap_or(i64::MAX);
     min_age_ms > 0 && modified.is_some_and(|modified| now.0.saturating_sub(modified.0) < min_age_ms)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topics::Output;
+    use crate::topics::{Cleanup, CleanupAction, CleanupOutcome, Id, Output};
 
     fn tag(etag: &str) -> ETag {
         ETag::parse(etag).unwrap()
@@ -162,6 +198,7 @@ mod tests {
                 etag: tag(etag),
                 size: Some(7),
                 modified: Some(Millis(5)),
+                clean_up: None,
             },
         }
     }
@@ -196,7 +233,8 @@ mod tests {
 
     #[test]
     fn an_object_is_announced_if_and_only_if_its_etag_is_not_the_settled_one() {
-        let announced = |settled: Option<&Settled>| source("A").announcement(settled).is_some();
+        let announced =
+            |settled: Option<&Settled>| source("A").announcement(settled, None).is_some();
         assert!(announced(None));
         assert!(announced(Some(&settled(Some("B"), Status::Converted))));
         assert!(
@@ -210,7 +248,7 @@ mod tests {
 
     #[test]
     fn an_announced_object_is_an_observation_of_what_was_listed() {
-        let announcement = source("A").announcement(None).unwrap();
+        let announcement = source("A").announcement(None, None).unwrap();
         let event = &announcement.event;
         assert_eq!(
             (event.intent, event.source.as_str()),
@@ -223,21 +261,25 @@ mod tests {
 
     #[test]
     fn an_output_is_announced_only_when_the_state_names_it_with_another_etag() {
-        let announced = |settled: &Settled| output("stray").announcement(Some(settled)).is_some();
+        let announced =
+            |settled: &Settled| output("stray").announcement(Some(settled), None).is_some();
         assert!(announced(&settled(Some("A"), Status::Converted)));
         assert!(!announced(&settled(Some("A"), Status::DeadLettered)));
         let mut elsewhere = settled(Some("A"), Status::Converted);
         elsewhere.outputs[0].key = "other.json".into();
         assert!(!announced(&elsewhere));
         let as_written = settled(Some("A"), Status::Converted);
-        assert_eq!(output("written").announcement(Some(&as_written)), None);
-        assert_eq!(output("stray").announcement(None), None);
+        assert_eq!(
+            output("written").announcement(Some(&as_written), None),
+            None
+        );
+        assert_eq!(output("stray").announcement(None, None), None);
     }
 
     #[test]
     fn a_reconversion_names_the_state_and_what_stands_in_its_place() {
         let settled = settled(Some("A"), Status::Converted);
-        let announcement = output("stray").announcement(Some(&settled)).unwrap();
+        let announcement = output("stray").announcement(Some(&settled), None).unwrap();
         let event = &announcement.event;
         assert_eq!(event.intent, Intent::Reconvert);
         assert_eq!(event.intent_id.as_deref(), Some("altered-output:42:stray"));
@@ -251,7 +293,7 @@ mod tests {
             object: ObjectRef::try_new("in", "a.xml").unwrap(),
             seen: Seen::Nothing(Box::new(old.clone())),
         };
-        let announcement = gone.announcement(Some(&old)).unwrap();
+        let announcement = gone.announcement(Some(&old), None).unwrap();
         let event = &announcement.event;
         assert_eq!((event.intent, &event.etag), (Intent::Observe, &None));
         assert_eq!(announcement.subject(), "gone:in/a.xml");
@@ -259,16 +301,89 @@ mod tests {
             dead_letter_id: Some("opened since".into()),
             ..old
         };
-        assert_eq!(gone.announcement(Some(&newer)), None);
-        assert_eq!(gone.announcement(None), None);
+        assert_eq!(gone.announcement(Some(&newer), None), None);
+        assert_eq!(gone.announcement(None, None), None);
     }
 
     #[test]
     fn an_object_is_young_until_it_has_the_age() {
-        let young = |modified| is_young(Some(Millis(modified)), 60_000, Millis(100_000));
+        let minute = Duration::from_secs(60);
+        let young = |modified| is_young(Some(Millis(modified)), minute, Millis(100_000));
         assert!(young(40_001) && young(100_000) && young(200_000));
         assert!(!young(40_000));
-        assert!(!is_young(None, 60_000, Millis(100_000)));
-        assert!(!is_young(Some(Millis(200_000)), 0, Millis(100_000)));
+        assert!(!is_young(None, minute, Millis(100_000)));
+        assert!(!is_young(
+            Some(Millis(200_000)),
+            Duration::ZERO,
+            Millis(100_000)
+        ));
+    }
+
+    /// What a sweep says of a source that is settled as it is listed.
+    fn handed_over(
+        status: Status,
+        after: Option<After>,
+        cleaned: Option<&Cleaned>,
+    ) -> Option<Kind> {
+        let mut candidate = source("A");
+        if let Seen::Source { clean_up, .. } = &mut candidate.seen {
+            *clean_up = after;
+        }
+        let state = settled(Some("A"), status);
+        let announcement = candidate.announcement(Some(&state), cleaned)?;
+        assert_eq!(announcement.event.intent, Intent::Observe);
+        assert_eq!(announcement.event.etag, Some(tag("A")));
+        Some(announcement.kind)
+    }
+
+    #[test]
+    fn a_converted_source_that_was_not_cleaned_up_is_handed_over_as_what_it_is() {
+        let delete = || Some(After::Delete);
+        let converted = Status::Converted;
+        assert_eq!(
+            handed_over(converted, delete(), None),
+            Some(Kind::Uncleaned)
+        );
+        assert_eq!(handed_over(converted, None, None), None);
+        for status in [Status::DeadLettered, Status::Discarded] {
+            assert_eq!(handed_over(status, delete(), None), None, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn what_must_not_be_cleaned_up_is_not_handed_over_again() {
+        let record = |outcome| {
+            Cleaned::from(&Cleanup {
+                bucket: "in".into(),
+                key: "a.xml".into(),
+                etag: tag("A"),
+                version_id: None,
+                event_id: Id::mint(),
+                generation: 42,
+                feed: "f".into(),
+                action: CleanupAction::Delete,
+                outcome,
+                reason: None,
+                message: None,
+                target: None,
+                cleaned_at: Millis(0),
+                worker: "w".into(),
+                trace_parent: None,
+            })
+        };
+        let again = |outcome| {
+            handed_over(
+                Status::Converted,
+                Some(After::Delete),
+                Some(&record(outcome)),
+            )
+        };
+        assert_eq!(again(CleanupOutcome::Skipped), None);
+        assert_eq!(again(CleanupOutcome::Failed), Some(Kind::Uncleaned));
+        assert_eq!(
+            again(CleanupOutcome::Done),
+            Some(Kind::Uncleaned),
+            "it came again"
+        );
     }
 }

@@ -3,16 +3,17 @@
 use std::{
     future::Future,
     ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
     announced::{Announced, Entry},
-    candidate::Announcement,
+    candidate::{Announcement, Kind},
 };
 use crate::{
+    cleanup::{self, state::Cleaned},
     config::Kafka,
     convert::{
         STAGE,
@@ -81,7 +82,10 @@ pub trait Ledger: Send + Sync + 'static {
         wanted: &dyn Fn(&ObjectRef) -> bool,
     ) -> Result<OldPage, LedgerError>;
 
-    /// Whether convert has still to come to an announcement of exactly this.
+    /// What was done to the source, if that is known.
+    fn cleaned(&self, object: &ObjectRef) -> Result<Option<Cleaned>, LedgerError>;
+
+    /// Whether convert has still to come to an announcement of exactly this, or the clean-up to the results it has.
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError>;
 
     /// Appends an event; where it is, once it is there to stay.
@@ -97,10 +101,15 @@ pub trait Ledger: Send + Sync + 'static {
 /// The real Kafka.
 pub struct KafkaLedger {
     view: View,
+    cleanups: View,
     announced: Announced,
     publisher: Publisher,
     events: String,
     committed: Mutex<Vec<i64>>,
+    /// How many results the clean-up stage has still to come to, by partition; `None` when that and its view are older
+    /// than the rest: they are looked at when the first object asks for it.
+    cleanup_behind: Mutex<Option<Vec<i64>>>,
+    results: String,
     /// Ends a refresh that waits.
     shutdown: CancellationToken,
     /// Locked as long as anything works in it.
@@ -125,17 +134,52 @@ impl KafkaLedger {
             &path.join("objects"),
             state::fold,
         )?;
+        let cleanups = View::open(
+            kafka,
+            &format!("{}.{}", kafka.group, cleanup::STAGE),
+            &topics.cleanups,
+            &path.join("cleanups"),
+            cleanup::state::fold,
+        )?;
         let log = view.log_of(kafka, &topics.events)?;
         let announced = Announced::open(&path.join("announced"), log, view.partitions())?;
         Ok(Self {
             view,
+            cleanups,
             announced,
             publisher,
             events: topics.events.clone(),
             committed: Mutex::default(),
+            cleanup_behind: Mutex::default(),
+            results: topics.results.clone(),
             shutdown,
             _folder: folder,
         })
+    }
+}
+
+/// Results that the clean-up stage may have before it when it is handed more: one that is away, or far behind, may find in
+/// them what it would be handed.
+const MAX_CLEANUP_BEHIND: i64 = 1_000;
+
+impl KafkaLedger {
+    fn lock_cleanup(&self) -> MutexGuard<'_, Option<Vec<i64>>> {
+        (self.cleanup_behind.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees what was cleaned up until now, once for each refresh; how far the clean-up stage is behind in a partition.
+    fn see_cleanups(&self, partition: i32) -> Result<i64, LedgerError> {
+        let mut behind = self.lock_cleanup();
+        let behind = match &mut *behind {
+            Some(behind) => behind,
+            older => {
+                let behind = self.cleanups.behind(&self.results, &self.shutdown)?;
+                self.cleanups.catch_up(&self.shutdown)?;
+                older.insert(behind)
+            }
+        };
+        let index = usize::try_from(partition).unwrap_or_default();
+        Ok(behind.get(index).copied().unwrap_or(0))
     }
 }
 
@@ -144,6 +188,7 @@ impl Ledger for KafkaLedger {
     fn refresh(&self) -> Result<(), LedgerError> {
         let committed = self.view.committed_offsets(&self.events, &self.shutdown)?;
         self.view.catch_up(&self.shutdown)?;
+        *self.lock_cleanup() = None;
         self.announced.forget_passed(&committed)?;
         *self
             .committed
@@ -196,9 +241,25 @@ impl Ledger for KafkaLedger {
         })
     }
 
+    fn cleaned(&self, object: &ObjectRef) -> Result<Option<Cleaned>, LedgerError> {
+        let key = object.message_key();
+        self.see_cleanups(partition_of(key.as_bytes(), self.view.partitions()))?;
+        let Some(bytes) = self.cleanups.get(key.as_bytes())? else {
+            return Ok(None);
+        };
+        Cleaned::read(&bytes)
+            .map(Some)
+            .map_err(|reason| LedgerError::Damaged(object.to_string(), reason))
+    }
+
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError> {
         let key = announcement.message_key();
         let partition = partition_of(key.as_bytes(), self.view.partitions());
+        if announcement.kind == Kind::Uncleaned
+            && self.see_cleanups(partition)? > MAX_CLEANUP_BEHIND
+        {
+            return Ok(true);
+        }
         let announced =
             self.announced
                 .offset_of(partition, &announcement.subject(), &announcement.mark)?;

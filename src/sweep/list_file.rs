@@ -84,7 +84,7 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
     ) -> Result<Vec<(ObjectRef, Listed)>, Trouble> {
         let (taken, unmatched): (Vec<_>, Vec<_>) = named
             .into_iter()
-            .partition(|object| self.plan.takes(object));
+            .partition(|object| self.plan.takes(object).is_some());
         self.counts.sources += unmatched.len() as u64;
         self.counts.unmatched += unmatched.len() as u64;
         let pass = &*self;

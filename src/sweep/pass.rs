@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     backoff::jittered,
+    config::After,
     object::ObjectRef,
     s3::{Failure, S3Error},
     topics::Millis,
@@ -30,6 +31,10 @@ use crate::{
 
 /// HEAD requests at a time.
 pub const MAX_HEADS: usize = 16;
+
+/// How many times older than `min_age` a source is when it is handed to the clean-up: a younger one is left to the result
+/// that is on its way there.
+const CLEANUP_AGES: u32 = 10;
 
 /// Pause after a failure, doubling up to the longest.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -316,20 +321,26 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
         let mut candidates = Vec::new();
         for (object, listed) in objects {
             self.counts.sources += 1;
-            if !self.plan.takes(&object) {
+            let Some(after) = self.plan.takes(&object) else {
                 self.counts.unmatched += 1;
-            } else if self.is_young(&listed, now) {
+                continue;
+            };
+            if self.is_young(&listed, now) {
                 self.counts.waiting += 1;
-            } else {
-                candidates.push(Candidate {
-                    object,
-                    seen: Seen::Source {
-                        etag: listed.etag,
-                        size: listed.size,
-                        modified: listed.modified,
-                    },
-                });
+                continue;
             }
+            let has_left_results = !is_young(listed.modified, CLEANUP_AGES * self.min_age, now);
+            let clean_up = has_left_results.then(|| after.clone());
+            let clean_up = clean_up.filter(|after| *after != After::Keep);
+            candidates.push(Candidate {
+                seen: Seen::Source {
+                    etag: listed.etag,
+                    size: listed.size,
+                    modified: listed.modified,
+                    clean_up,
+                },
+                object,
+            });
         }
         candidates
     }
@@ -352,8 +363,7 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
     }
 
     fn is_young(&self, listed: &Listed, now: Millis) -> bool {
-        let min_age_ms = i64::try_from(self.min_age.as_millis()).unwrap_or(i64::MAX);
-        is_young(listed.modified, min_age_ms, now)
+        is_young(listed.modified, self.min_age, now)
     }
 
     pub(super) async fn wait_until(&self, at: Instant) -> Result<(), Stopped> {

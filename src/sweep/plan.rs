@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     config::{
-        Config, Feed, Layout,
+        After, Config, Feed, Layout,
         matcher::{FeedMatch, MatchError, Router},
         template::{KeyTemplate, TemplateError},
     },
@@ -31,6 +31,7 @@ pub struct Plan {
     pub parts: Vec<Part>,
     router: Router,
     feeds: Vec<String>,
+    afters: Vec<After>,
     template: KeyTemplate,
 }
 
@@ -102,13 +103,16 @@ impl Plan {
             parts,
             router: Router::new(config)?,
             feeds: config.feeds.iter().map(|feed| feed.name.clone()).collect(),
+            afters: config.feeds.iter().map(|feed| feed.after.clone()).collect(),
             template,
         })
     }
 
-    /// Whether a feed takes the object. The markers that make folders visible are objects of no content.
-    pub fn takes(&self, object: &ObjectRef) -> bool {
-        !object.key().ends_with('/') && self.router.find(object).is_some()
+    /// What becomes of the object afterwards, when a feed takes it. The markers that make folders visible are objects of no
+    /// content.
+    pub fn takes(&self, object: &ObjectRef) -> Option<&After> {
+        let feed = (!object.key().ends_with('/')).then(|| self.router.find(object));
+        self.afters.get(feed.flatten()?)
     }
 
     /// Whether the object is among what is listed, and would be announced. Not so what a listing file names: that it names
@@ -120,7 +124,7 @@ impl Plan {
             }
             Part::ListFile { .. } | Part::Outputs { .. } => false,
         };
-        self.parts.iter().any(within) && self.takes(object)
+        self.parts.iter().any(within) && self.takes(object).is_some()
     }
 
     /// The source whose output this key is, when a feed takes it.
@@ -341,7 +345,7 @@ mod tests {
     #[test]
     fn folders_and_what_no_feed_takes_are_nobodys() {
         let plan = plan(&feeds(&["s3://a/x/**"]));
-        let takes = |key: &str| plan.takes(&ObjectRef::try_new("a", key).unwrap());
+        let takes = |key: &str| plan.takes(&ObjectRef::try_new("a", key).unwrap()).is_some();
         assert!(takes("x/1.xml"));
         assert!(!takes("x/folder/") && !takes("y/1.xml"));
     }

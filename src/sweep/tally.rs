@@ -31,6 +31,8 @@ pub struct Counts {
     pub altered_outputs: u64,
     /// Old states announced because their object is gone.
     pub gone: u64,
+    /// Converted sources handed to the clean-up.
+    pub uncleaned: u64,
     /// Objects that a listing file names and that are not there.
     pub absent: u64,
     /// Entries of listings and lines of listing files that can't be taken for what they are.
@@ -47,6 +49,7 @@ impl AddAssign for Counts {
         self.announced += more.announced;
         self.altered_outputs += more.altered_outputs;
         self.gone += more.gone;
+        self.uncleaned += more.uncleaned;
         self.absent += more.absent;
         self.unreadable += more.unreadable;
     }
@@ -58,6 +61,7 @@ impl Counts {
             Kind::New => self.announced += 1,
             Kind::AlteredOutput => self.altered_outputs += 1,
             Kind::Gone => self.gone += 1,
+            Kind::Uncleaned => self.uncleaned += 1,
         }
     }
 }
@@ -97,6 +101,7 @@ impl Tally {
             (Kind::New, page.announced),
             (Kind::AlteredOutput, page.altered_outputs),
             (Kind::Gone, page.gone),
+            (Kind::Uncleaned, page.uncleaned),
         ] {
             let announced = &self.metrics.announced;
             announced.with_label_values(&[kind.name()]).inc_by(count);
@@ -155,6 +160,7 @@ impl Tally {
             gone,
             absent,
             unreadable,
+            uncleaned,
         } = self.counts;
         info!(
             parts = self.parts,
@@ -169,6 +175,7 @@ impl Tally {
             gone,
             absent,
             unreadable,
+            uncleaned,
             incomplete = self.incomplete.len(),
             took_secs = self.began.elapsed().as_secs_f64(),
             "{message}"

@@ -13,12 +13,15 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
+    cleanup::state::Cleaned,
     convert::state::Settled,
     kafka::Position,
     object::{ETag, ObjectRef},
     s3::{Failure, S3Error},
     telemetry::metrics::Metrics,
-    topics::{Intent, Millis, ObjectEvent, Output, Status},
+    topics::{
+        Cleanup, CleanupAction, CleanupOutcome, Id, Intent, Millis, ObjectEvent, Output, Status,
+    },
 };
 
 const FEEDS: &str = "
@@ -144,6 +147,7 @@ struct Book {
     settled: Mutex<HashMap<String, Settled>>,
     /// What was settled long ago, in the order of the topic.
     old: Mutex<Vec<(ObjectRef, Settled)>>,
+    cleaned: Mutex<HashMap<String, Cleaned>>,
     announced: Mutex<HashMap<String, (String, i64)>>,
     events: Mutex<Vec<ObjectEvent>>,
     committed: Mutex<i64>,
@@ -187,6 +191,28 @@ impl Book {
         let settled = lock(&self.settled)[&format!("{bucket}/{key}")].clone();
         let object = ObjectRef::try_new(bucket, key).unwrap();
         lock(&self.old).push((object, settled));
+    }
+
+    /// The source must not be touched.
+    fn skip(&self, bucket: &str, key: &str) {
+        let record = Cleanup {
+            bucket: bucket.into(),
+            key: key.into(),
+            etag: tag("A"),
+            version_id: None,
+            event_id: Id::mint(),
+            generation: 0,
+            feed: "b".into(),
+            action: CleanupAction::Delete,
+            outcome: CleanupOutcome::Skipped,
+            reason: None,
+            message: None,
+            target: None,
+            cleaned_at: Millis(0),
+            worker: "w".into(),
+            trace_parent: None,
+        };
+        lock(&self.cleaned).insert(format!("{bucket}/{key}"), Cleaned::from(&record));
     }
 
     /// Convert has finished all that was announced.
@@ -237,6 +263,11 @@ impl Ledger for Book {
                 .collect(),
             next_offset: (next + 2 < old.len()).then_some(from.next_offset + 2),
         })
+    }
+
+    fn cleaned(&self, object: &ObjectRef) -> Result<Option<Cleaned>, LedgerError> {
+        self.answer()?;
+        Ok(lock(&self.cleaned).get(&object.message_key()).cloned())
     }
 
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError> {
@@ -330,6 +361,33 @@ async fn a_quiet_bucket_is_listed_and_kafka_is_asked_once() {
     assert_eq!(book.refreshed.load(Ordering::SeqCst), 1);
     // Three pages of sources, three of outputs; the feed of b has no prefix, so its outputs are the whole bucket.
     assert_eq!(shelf.pages.load(Ordering::SeqCst), 3 + 1 + 3);
+}
+
+#[tokio::test]
+async fn converted_sources_are_handed_to_the_clean_up_when_their_results_had_time() {
+    let sweeper = sweeper();
+    let (shelf, book) = (&sweeper.storage, &sweeper.ledger);
+    for key in ["left", "skipped", "fresh", "unsettled"] {
+        shelf.put("b", key, "A");
+        book.settle("b", key, "A", "o");
+    }
+    let minutes = |count: i64| Some(Millis(Millis::now().0 - count * 60_000));
+    // Ten times as old as min_age, and not quite.
+    shelf.put_at("b", "left", "A", minutes(11));
+    shelf.put_at("b", "fresh", "A", minutes(9));
+    book.skip("b", "skipped");
+    book.settle("b", "unsettled", "B", "o");
+    shelf.put("a", "x/kept", "A");
+    book.settle("a", "x/kept", "A", "o");
+
+    let deleting = FEEDS.replace("s3://b/**'", "s3://b/**'\nafter = 'delete'");
+    let deleting: Config = toml::from_str(&deleting).unwrap();
+    for _ in 0..2 {
+        assert!(sweeper.sweep(&deleting).await.unwrap());
+        assert_eq!(book.keys(), ["b/left", "b/unsettled"]);
+    }
+    let announced = |kind| sweeper.metrics.announced.with_label_values(&[kind]).get();
+    assert_eq!((announced("uncleaned"), announced("new")), (1, 1));
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ pub fn specs(config: &Config) -> Vec<TopicSpec> {
             &topics.dead_letters,
             vec![("min.compaction.lag.ms", (30 * DAY_MS).to_string())],
         ),
+        compacted(&topics.cleanups, vec![]),
         kept(&topics.rejected_notifications, 1, 7),
     ];
     // As many partitions as `events`: an event waits in the number of its own, and comes back to it.

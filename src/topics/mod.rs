@@ -4,6 +4,7 @@
 //! the event, so that whoever owns a partition of `events` finds all that is known about its objects in one partition of `objects`.
 
 pub mod avro;
+mod cleanup;
 mod dead_letter;
 mod event;
 pub mod layout;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use crate::config::Tier;
 
 pub use avro::{DecodeError, SchemaVersion, decode, encode};
+pub use cleanup::{Cleanup, CleanupAction, CleanupOutcome};
 pub use dead_letter::DeadLetter;
 pub use event::{ALTERED_OUTPUT, Attempt, Intent, ObjectEvent};
 pub use rejected::{RejectedNotification, SAVED_BODY_BYTES};
@@ -35,6 +37,7 @@ pub struct Topics {
     pub results: String,
     pub objects: String,
     pub dead_letters: String,
+    pub cleanups: String,
     pub rejected_notifications: String,
     /// What the names of the retry topics begin with; a tier follows.
     retries: String,
@@ -48,6 +51,7 @@ impl Topics {
             results: name("results"),
             objects: name("objects"),
             dead_letters: name("dead-letters"),
+            cleanups: name("cleanups"),
             rejected_notifications: name("rejected-notifications"),
             retries: name("retries."),
         }
@@ -76,6 +80,7 @@ pub fn schemas() -> Vec<SchemaVersion> {
         SchemaVersion::of::<ResultRecord>(),
         SchemaVersion::of::<ObjectState>(),
         SchemaVersion::of::<DeadLetter>(),
+        SchemaVersion::of::<Cleanup>(),
         SchemaVersion::of::<RejectedNotification>(),
     ]
 }
@@ -182,6 +187,7 @@ mod tests {
             ResultRecord::NAME,
             ObjectState::NAME,
             DeadLetter::NAME,
+            Cleanup::NAME,
             RejectedNotification::NAME,
         ];
         for name in names {

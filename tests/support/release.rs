@@ -16,9 +16,9 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use feedmill::kafka::store::LogIdentity;
 use feedmill::object::{ETag, ObjectRef};
 use feedmill::topics::{
-    Attempt, DeadLetter, DecodeError, Id, Intent, Millis, ObjectEvent, ObjectState, Outcome,
-    Output, RejectedNotification, RejectedOutput, RejectedRecord, ResultRecord, Status, decode,
-    encode,
+    Attempt, Cleanup, CleanupAction, CleanupOutcome, DeadLetter, DecodeError, Id, Intent, Millis,
+    ObjectEvent, ObjectState, Outcome, Output, RejectedNotification, RejectedOutput,
+    RejectedRecord, ResultRecord, Status, decode, encode,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -182,6 +182,7 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Value, DecodeError> {
         "Result" => decode::<ResultRecord>(bytes).map(json),
         "ObjectState" => decode::<ObjectState>(bytes).map(json),
         "DeadLetter" => decode::<DeadLetter>(bytes).map(json),
+        "Cleanup" => decode::<Cleanup>(bytes).map(json),
         "RejectedNotification" => decode::<RejectedNotification>(bytes).map(json),
         other => panic!("no record is called {other}"),
     }
@@ -267,6 +268,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("Result", encode(&result())),
         ("ObjectState", encode(&state)),
         ("DeadLetter", encode(&letter)),
+        ("Cleanup", encode(&cleanup())),
         ("RejectedNotification", encode(&rejected)),
     ]
 }
@@ -281,6 +283,26 @@ fn output() -> Output {
         sha256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".into(),
         size: 10_000,
         records: 25,
+    }
+}
+
+fn cleanup() -> Cleanup {
+    Cleanup {
+        bucket: "feeds".into(),
+        key: "nsx/ü b.xml".into(),
+        etag: ETag::parse("f019ee9a03978aff9f9b78d0ddf3edb7").unwrap(),
+        version_id: Some("v1".into()),
+        event_id: Id("01a1ff4a-4f6f-724f-9ef9-ffc0986c5e1b".parse().unwrap()),
+        generation: 1_000_000,
+        feed: "nsx".into(),
+        action: CleanupAction::Move,
+        outcome: CleanupOutcome::Skipped,
+        reason: Some("output_absent".into()),
+        message: Some("s3://shop-json/nsx/ü b.xml.json is not there".into()),
+        target: Some("s3://feeds/done/nsx/ü b.xml".into()),
+        cleaned_at: Millis(1_795_000_000_000),
+        worker: "0a1b2c3d".into(),
+        trace_parent: Some(TRACE.into()),
     }
 }
 

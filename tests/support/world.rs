@@ -450,6 +450,8 @@ impl World {
         let topics = Topic::ALL.map(|topic| origin.topic(topic));
         let mut names: Vec<&str> = topics.iter().map(String::as_str).collect();
         names.push(&rejected);
+        let cleanups = format!("{}.cleanups", origin.topic_prefix);
+        names.push(&cleanups);
         let there = kafka::topics(&stack.brokers)?;
         let retries = format!("{}.retries.", origin.topic_prefix);
         names.extend(

@@ -3,7 +3,7 @@ use crate::convert::state::Settled;
 
 const GENERATION: i64 = 42;
 const AGE: Age = Age {
-    min_ms: 60_000,
+    min: Duration::from_secs(60),
     now: Millis(1_000_000),
 };
 

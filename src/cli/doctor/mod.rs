@@ -45,7 +45,7 @@ pub struct Arguments {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "intake,sweep,convert,retry"
+        default_value = "intake,sweep,convert,retry,cleanup"
     )]
     stages: Vec<Stage>,
     /// One JSON object a check

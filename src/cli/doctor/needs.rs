@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     app::Stage,
+    cleanup::{self, rules::is_asked_for},
     config::Config,
     convert,
     intake::topic,
@@ -24,6 +25,8 @@ pub struct Needs {
     pub reads_inputs: bool,
     /// The output bucket is listed, read and written.
     pub writes_outputs: bool,
+    /// Sources are deleted, on a condition that their buckets have to honour.
+    pub cleans_up: bool,
     pub keeps_state: bool,
 }
 
@@ -42,6 +45,10 @@ impl Needs {
                 Stage::Sweep => {}
                 Stage::Convert => needs.convert(&topics, config),
                 Stage::Retry => needs.retry(&topics, config),
+                Stage::Cleanup if is_asked_for(config) => {
+                    needs.cleanup(&topics, &config.kafka.group)
+                }
+                Stage::Cleanup => {}
             }
         }
         needs
@@ -60,6 +67,9 @@ impl Needs {
     fn sweep(&mut self, topics: &Topics, group: &str) {
         self.topic(&topics.events, &[Write]);
         self.topic(&topics.objects, &[Read]);
+        // What was cleaned up, and how far that stage is in the results.
+        self.topic(&topics.cleanups, &[Read]);
+        self.topic(&topics.results, &[Describe]);
         // Its only partition elects the process that sweeps.
         self.topic(&topics.rejected_notifications, &[Read]);
         let group_of = |stage| format!("{group}.{stage}");
@@ -67,10 +77,10 @@ impl Needs {
             .entry(group_of(sweep::STAGE))
             .or_default()
             .insert(Read);
-        self.groups
-            .entry(group_of(convert::STAGE))
-            .or_default()
-            .insert(Describe);
+        for stage in [convert::STAGE, cleanup::STAGE] {
+            let group = self.groups.entry(group_of(stage)).or_default();
+            group.insert(Describe);
+        }
         self.reads_inputs = true;
         self.keeps_state = true;
     }
@@ -97,6 +107,16 @@ impl Needs {
             self.topic(&topics.retry(tier), &[Read]);
             self.runs_on_kafka(&config.kafka.group, &retry::stage_name(&tier.to_string()));
         }
+    }
+
+    fn cleanup(&mut self, topics: &Topics, group: &str) {
+        self.topic(&topics.results, &[Read]);
+        self.topic(&topics.objects, &[Read]);
+        self.topic(&topics.cleanups, &[Read, Write]);
+        self.topic(&topics.rejected_notifications, &[Write]);
+        self.runs_on_kafka(group, cleanup::STAGE);
+        self.reads_inputs = true;
+        self.cleans_up = true;
     }
 
     /// A stage on the exactly-once runtime: its group, its transactional ids, and a state folder.

@@ -11,6 +11,8 @@ pub enum Access {
     Write,
     /// Of the scratch key that probes conditional writes.
     DeleteScratch,
+    /// Sources deleted on a condition, which is tried on a scratch key first.
+    CleanUp,
 }
 
 /// The statement that allows it, on one line.
@@ -29,6 +31,10 @@ pub fn statement(bucket: &str, access: Access) -> String {
         Access::DeleteScratch => (
             vec!["s3:DeleteObject", "s3:DeleteObjectVersion"],
             format!("{bucket}/.feedmill-probe/*"),
+        ),
+        Access::CleanUp => (
+            vec!["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
+            format!("{bucket}/*"),
         ),
     };
     json!({ "Effect": "Allow", "Action": actions, "Resource": resource }).to_string()

@@ -17,6 +17,7 @@ use super::{
     report::{Report, Verdict},
 };
 use crate::{
+    cleanup::rules,
     config::{
         Config,
         matcher::{FeedMatch, Router},
@@ -25,7 +26,7 @@ use crate::{
     object::ObjectRef,
     s3::{
         self, Accounts, S3Error,
-        probe::{self, Cause, ProbeError, Scratch, ServerClock},
+        probe::{self, Cause, DeleteProbeError, ProbeError, Scratch, ServerClock},
     },
 };
 
@@ -52,6 +53,7 @@ pub async fn check(
         return Ok(());
     }
     let accounts = Accounts::new(&config.s3).await;
+    let unproven = rules::unproven(config);
     let mut clocks = BTreeMap::new();
     for (bucket, prefixes) in inputs(config) {
         let bucket = Bucket::new(accounts.of(&bucket), &bucket);
@@ -59,6 +61,9 @@ pub async fn check(
             bucket.check_get(config, &prefixes, report).await?;
         } else {
             report.add("s3.get", &bucket.name, Verdict::skipped(NOT_LISTED))?;
+        }
+        if needs.cleans_up && unproven.contains(&bucket.name) {
+            bucket.check_clean_up(cleanups, report).await?;
         }
         clocks.insert(bucket.name, bucket.clock);
     }
@@ -172,6 +177,34 @@ impl Bucket {
             Err(error) => self.refused(&error, Access::Read),
             Ok(()) => Verdict::ok("may be read"),
         }
+    }
+
+    /// Whether sources can be deleted without the danger of losing a newer upload.
+    async fn check_clean_up(
+        &self,
+        cleanups: &TaskTracker,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let (s3, name) = (self.s3.clone(), self.name.clone());
+        let tried = cleanups.spawn(async move { probe::conditional_deletes(&s3, &name).await });
+        let tried = report
+            .wait("s3.clean-up", &self.name, LIMIT * 3, tried)
+            .await;
+        let verdict = match tried {
+            Ok(Ok(Ok(()))) => Verdict::ok("a DELETE whose condition does not hold is refused"),
+            Ok(Ok(Err(DeleteProbeError::Untried { source, .. }))) => {
+                self.refused(&source, Access::CleanUp)
+            }
+            Ok(Ok(Err(DeleteProbeError::Ignored(_)))) => {
+                Verdict::failed("the server ignores If-Match on a DELETE").remedy(
+                    "set after = \"keep\" for the feeds of this bucket, or unsafe_delete = true and accept that an upload in the moment of the deletion can be lost",
+                )
+            }
+            Ok(Err(panic)) => return Err(Failure::bug("try a scratch key", panic)),
+            Err(late) => late,
+        };
+        report.add("s3.clean-up", &self.name, verdict)?;
+        Ok(())
     }
 
     async fn check_output(

@@ -53,6 +53,11 @@ pub fn story(
     })?;
     let state = of.last(&topics.objects)?;
     let letters = of.newest(&topics.dead_letters, |_| false)?;
+    // An installation that was not upgraded yet has no such topic.
+    let cleanups = match reader.topic_names()?.contains(&topics.cleanups) {
+        true => of.newest(&topics.cleanups, |_| false)?,
+        false => Newest::default(),
+    };
     let waits = of.waits(topics)?;
     let damaged = of.damaged;
     let known = !(events.is_empty() && results.is_empty() && letters.is_empty()) || state.is_some();
@@ -69,6 +74,7 @@ pub fn story(
         results,
         letters,
         state,
+        cleanups,
         waits,
         queue,
         damaged,

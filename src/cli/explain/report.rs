@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::story::{KEPT, Queue, Story, Told};
 use crate::topics::{
-    Attempt, DeadLetter, Id, Millis, ObjectEvent, ObjectState, Outcome, ResultRecord,
+    Attempt, Cleanup, DeadLetter, Id, Millis, ObjectEvent, ObjectState, Outcome, ResultRecord,
 };
 
 /// The story as it is told; as JSON, the document of `explain --json`.
@@ -67,6 +67,10 @@ pub enum What<'a> {
         /// The letter it opened, with the place of the failure.
         letter: Option<&'a DeadLetter>,
     },
+    /// What was done to the source afterwards.
+    Cleanup {
+        cleanup: &'a Cleanup,
+    },
 }
 
 impl What<'_> {
@@ -75,6 +79,7 @@ impl What<'_> {
             Self::Event { .. } => 0,
             Self::Attempt { .. } => 1,
             Self::Outcome { .. } => 2,
+            Self::Cleanup { .. } => 3,
         }
     }
 }
@@ -107,6 +112,7 @@ impl<'a> Report<'a> {
         let known = !(story.events.is_empty()
             && story.results.is_empty()
             && story.letters.is_empty()
+            && story.cleanups.is_empty()
             && story.damaged.is_empty())
             || story.state.is_some();
         let mut report = Self {
@@ -276,9 +282,15 @@ fn timeline(story: &Story) -> Vec<Happening<'_>> {
             what,
         )
     });
+    let cleanups = story.cleanups.iter().map(|told| {
+        let cleanup = &told.record;
+        let what = What::Cleanup { cleanup };
+        (cleanup.cleaned_at, cleanup.event_id, what)
+    });
     let mut timeline: Vec<Happening<'_>> = events
         .chain(attempts)
         .chain(outcomes)
+        .chain(cleanups)
         .map(|(at, event_id, what)| Happening {
             at,
             event_id,
@@ -417,6 +429,7 @@ mod tests {
             },
             events: newest((0..).zip(events).map(|(n, event)| told(n, event)).collect()),
             letters: Newest::default(),
+            cleanups: Newest::default(),
             state: None,
             waits: vec![],
             feed: Ok(Some("nsx".into())),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     object::ObjectRef,
-    topics::{DeadLetter, Id, Millis, ObjectEvent, ObjectState, ResultRecord},
+    topics::{Cleanup, DeadLetter, Id, Millis, ObjectEvent, ObjectState, ResultRecord},
 };
 
 /// Records kept of each topic: the newest.
@@ -24,6 +24,7 @@ pub struct Story {
     pub results: Newest<ResultRecord>,
     pub letters: Newest<DeadLetter>,
     pub state: Option<ObjectState>,
+    pub cleanups: Newest<Cleanup>,
     /// Records of the retry topics, each with the tier it waited in.
     pub waits: Vec<(String, ObjectEvent)>,
     pub queue: Queue,

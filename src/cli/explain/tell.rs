@@ -6,7 +6,8 @@ use super::report::{Happening, Pending, Report, Waiting, What};
 use crate::{
     cli::text::{elapsed, escaped},
     topics::{
-        DeadLetter, Intent, Millis, ObjectEvent, ObjectState, Outcome, Output, ResultRecord, Status,
+        Cleanup, CleanupAction, CleanupOutcome, DeadLetter, Intent, Millis, ObjectEvent,
+        ObjectState, Outcome, Output, ResultRecord, Status,
     },
 };
 
@@ -70,6 +71,7 @@ fn entry(happening: &Happening<'_>) -> Vec<String> {
         What::Outcome { result, letter, .. } => {
             (result.outcome.name(), outcome_text(result, *letter))
         }
+        What::Cleanup { cleanup } => ("clean-up", cleanup_text(cleanup)),
     };
     let mark = if happening.asked { ">" } else { " " };
     let mut lines = Vec::new();
@@ -147,6 +149,37 @@ fn outcome_text(result: &ResultRecord, letter: Option<&DeadLetter>) -> Vec<Strin
             Outcome::DeadLettered => Some("opens a dead letter".to_owned()),
             _ => named("closes dead letter", &result.dead_letter_id),
         },
+    ]));
+    text
+}
+
+fn cleanup_text(cleanup: &Cleanup) -> Vec<String> {
+    let target = cleanup.target.as_deref().unwrap_or_default();
+    let mut text = vec![match (cleanup.action, cleanup.outcome) {
+        (CleanupAction::Delete, CleanupOutcome::Done) => "the source was deleted".to_owned(),
+        (CleanupAction::Move, CleanupOutcome::Done) => format!("the source was moved to {target}"),
+        (CleanupAction::Tag, CleanupOutcome::Done) => format!("the source was tagged {target}"),
+        (_, CleanupOutcome::Gone) => "the source was not there any more".to_owned(),
+        (_, CleanupOutcome::Changed) => "a newer version was there, and left alone".to_owned(),
+        (action, CleanupOutcome::Skipped) => {
+            format!("the source stays, {} was not done", action.name())
+        }
+        (action, CleanupOutcome::Failed) => {
+            format!(
+                "{} failed; the next sweep hands it over again",
+                action.name()
+            )
+        }
+    }];
+    if let Some(reason) = &cleanup.reason {
+        let message = cleanup.message.as_deref().unwrap_or_default();
+        text.push(format!("{reason}: {message}"));
+    }
+    text.push(joined([
+        Some(format!("etag {}", cleanup.etag)),
+        named("version", &cleanup.version_id),
+        Some(format!("feed {}", cleanup.feed)),
+        Some(format!("worker {}", cleanup.worker)),
     ]));
     text
 }

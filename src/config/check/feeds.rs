@@ -10,9 +10,9 @@ use crate::config::{Config, Feed};
 use crate::failure::chain;
 use crate::feed::{Limits, Plan};
 
-use super::Finding;
 use super::outputs;
 use super::prefixes::Prefixes;
+use super::{Finding, after};
 
 pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     if config.feeds.is_empty() {
@@ -31,7 +31,10 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
     check_off(&off, &used, findings);
     check_excluded(config, &used, findings);
     match KeyTemplate::parse(&config.output.key) {
-        Ok(template) => outputs::check(config, &template, &used, findings),
+        Ok(template) => {
+            outputs::check(config, &template, &used, findings);
+            after::check(config, &template, &used, findings);
+        }
         Err(error) => findings.push(Finding::error(format!(
             "output.key: {:?}: {error}",
             config.output.key

@@ -14,7 +14,7 @@ use super::feeds::Parsed;
 use super::prefixes::Prefixes;
 
 /// What outputs end with in layout `versioned`, whatever the template.
-const VERSIONED_SUFFIX: &str = ".json";
+pub(super) const VERSIONED_SUFFIX: &str = ".json";
 
 /// What is known of the keys of one feed's outputs without seeing a source.
 struct Outputs<'a> {

@@ -64,6 +64,7 @@ fn check_buckets(config: &Config, findings: &mut Vec<Finding>) {
     let mut used = config.input_buckets();
     used.insert(config.output.bucket.clone());
     used.extend(list_buckets(config));
+    used.extend(config.archive_buckets());
     for (name, bucket) in &config.s3.buckets {
         let setting = format!("s3.buckets.{name}");
         check_bucket(&setting, bucket, findings);

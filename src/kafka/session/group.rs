@@ -227,7 +227,12 @@ impl<S: Stage> Session<S> {
             .map_err(|error| Stop::StartOver(format!("start partition {partition}: {error}")))?;
         self.group_call("start a partition", self.consumer.incremental_assign(&list))?;
         let begin = start.offset;
-        let lane = Lane::new(partition, self.shared.settings.input.is_own(), queue, start);
+        let lane = Lane::new(
+            partition,
+            self.shared.settings.input.has_holes(),
+            queue,
+            start,
+        );
         let point = lane.progress.commit_point(&BTreeSet::new(), begin);
         self.shared.status.committed(partition, point, 0);
         if let Some(owned) = self.owned.get_mut(&partition) {

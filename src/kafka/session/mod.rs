@@ -84,7 +84,7 @@ enum Phase<S: Stage> {
 pub struct Session<S: Stage> {
     shared: Arc<Shared<S>>,
     input_topic: Arc<str>,
-    /// None when others' records are read where they lie.
+    /// None when records are read where they lie.
     home: Option<Home>,
     log: LogIdentity,
     consumer: Arc<BaseConsumer<GroupContext>>,
@@ -134,7 +134,7 @@ impl<S: Stage> Session<S> {
         let (sender, wakes) = mpsc::channel();
         let input_topic: Arc<str> = shared.settings.input_topic.as_str().into();
         Ok(Self {
-            home: shared.state.as_ref().map(|_| Home {
+            home: shared.settings.input.has_home().then(|| Home {
                 topic: Arc::clone(&input_topic),
                 partitions,
             }),

@@ -83,6 +83,9 @@ chapters! {
         RETURNED: Counter, "feedmill_retries_returned_total", ["tier"], "Events that came back from a retry topic, by tier.";
         BREAKER_OPEN: Gauge, "feedmill_breaker_open", ["bucket"], "1 while a bucket counts as away and its files wait, by bucket.";
     }
+    "Clean-up" {
+        CLEANUPS: Counter, "feedmill_cleanups_total", ["action", "outcome"], "Sources whose clean-up ended, by action and outcome; of `failed` ones the log and the topic `cleanups` say why, and the next sweep hands them over again.";
+    }
     "Backlog" {
         LAG_EVENTS: Gauge, "feedmill_lag_events", ["stage", "partition"], "Records of an owned partition that are not finished. For `convert` those that can be read; for other stages offsets, so that a busy topic shows some more.";
         LAG_BYTES: Gauge, "feedmill_lag_bytes", ["stage", "partition"], "Bytes of the files of those events, as far as they say.";

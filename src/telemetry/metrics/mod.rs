@@ -1,5 +1,6 @@
 //! What is counted, and how a scrape shows it. [`list`] has every metric's name and meaning.
 
+mod cleanup;
 mod convert;
 mod feeds;
 mod intake;
@@ -17,6 +18,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 use self::register::Registrar;
 pub use self::{
+    cleanup::CleanupMetrics,
     convert::{BreakerMetrics, ConvertMetrics, RetryMetrics},
     feeds::{Ended, FeedMetrics, Letters},
     intake::{IntakeMetrics, QueueMetrics},
@@ -35,6 +37,7 @@ pub struct Metrics {
     pub convert: ConvertMetrics,
     pub retry: RetryMetrics,
     pub breaker: BreakerMetrics,
+    pub cleanup: CleanupMetrics,
     pub intake: IntakeMetrics,
     pub queue: QueueMetrics,
     pub sweep: SweepMetrics,
@@ -55,6 +58,7 @@ impl Metrics {
             convert: ConvertMetrics::new(&registrar),
             retry: RetryMetrics::new(&registrar),
             breaker: BreakerMetrics::new(&registrar),
+            cleanup: CleanupMetrics::new(&registrar),
             intake: IntakeMetrics::new(&registrar),
             queue: QueueMetrics::new(&registrar),
             sweep: SweepMetrics::new(&registrar),

@@ -68,6 +68,8 @@ pub enum Fault {
     Closed,
     /// An answer with this status, and this code of S3's.
     Status(u16, &'static str),
+    /// An answer that says that it was done, whatever was asked.
+    Claimed,
     /// The request is taken, and nothing comes back.
     BlackHole,
     /// The server answers after so many milliseconds.
@@ -223,6 +225,11 @@ async fn pass_requests(
                     let _ = to_client.lock().await.write_all(answer.as_bytes()).await;
                     return;
                 }
+                Some(Fault::Claimed) => {
+                    // A client that is gone needs no answer.
+                    let _ = to_client.lock().await.write_all(CLAIM.as_bytes()).await;
+                    return;
+                }
                 Some(Fault::BlackHole) => {
                     while let Ok(1..) = client.read(&mut buffer).await {}
                     return;
@@ -263,6 +270,9 @@ async fn pass_answers(
         }
     }
 }
+
+const CLAIM: &str =
+    "HTTP/1.1 200 OK\r\nETag: \"claimed\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// An answer as S3 gives it, after which the connection ends.
 fn refusal(status: u16, code: &str) -> String {
