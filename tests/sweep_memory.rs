@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use bytes::Bytes;
+use feedmill::cleanup::state::Cleaned;
 use feedmill::config::Config;
 use feedmill::convert::state::Settled;
 use feedmill::kafka::Position;
@@ -105,6 +106,10 @@ impl Ledger for Counted {
             etag: Some(etag(number(object.key()))),
             ..Settled::default()
         }))
+    }
+
+    fn cleaned(&self, _: &ObjectRef) -> Result<Option<Cleaned>, LedgerError> {
+        Ok(None)
     }
 
     fn covers(&self, _: &Announcement) -> Result<bool, LedgerError> {
