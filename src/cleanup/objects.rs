@@ -31,9 +31,9 @@ pub trait Objects: Send + Sync + 'static {
 }
 
 /// The real one.
-pub struct KafkaObjects(Arc<Mutex<Copy>>);
+pub struct KafkaObjects(Arc<Mutex<LocalCopy>>);
 
-struct Copy {
+struct LocalCopy {
     view: View,
     /// When the last reading of each partition began.
     read_at: Vec<Option<Instant>>,
@@ -52,7 +52,7 @@ impl KafkaObjects {
         let path = folder.store_path(&format!("{}.objects", super::STAGE));
         let view = View::open(kafka, &group, &topics.objects, &path, state::fold)?;
         let partitions = usize::try_from(view.partitions()).unwrap_or_default();
-        Ok(Self(Arc::new(Mutex::new(Copy {
+        Ok(Self(Arc::new(Mutex::new(LocalCopy {
             view,
             read_at: vec![None; partitions],
             _folder: folder,
@@ -71,7 +71,7 @@ impl Objects for KafkaObjects {
     }
 }
 
-impl Copy {
+impl LocalCopy {
     fn settled(
         &mut self,
         object: &ObjectRef,
