@@ -163,7 +163,7 @@ async fn fifty_thousand_objects_take_the_memory_of_some_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "two minutes in a debug build; run it alone, by hand"]
+#[ignore = "four minutes in a debug build; run it alone, by hand"]
 async fn a_million_objects_take_no_more() {
     takes_little_memory(1_000_000).await;
 }
