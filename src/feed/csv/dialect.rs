@@ -54,6 +54,8 @@ struct Shape {
     columns: usize,
     /// Rows with as many cells as the first one, itself included.
     agreeing: usize,
+    /// Whether what follows a closing quote is always the end of the cell.
+    is_well_quoted: bool,
 }
 
 /// The first bytes of a file.
@@ -158,7 +160,10 @@ impl GivenDialect {
         }
         let head = head.without_sep_line();
         let shapes: Vec<_> = self.shapes(delimiter, head).collect();
-        let rank = |shape: &&Shape| (shape.agreeing * 1_000 / shape.rows.max(1), shape.columns);
+        let rank = |shape: &&Shape| {
+            let share = shape.agreeing * 1_000 / shape.rows.max(1);
+            (share, shape.is_well_quoted, shape.columns)
+        };
         let is_candidate = |shape: &&Shape| {
             delimiter.is_some() || shape.columns > 1 && shape.agreeing * 2 >= shape.rows
         };
@@ -250,6 +255,36 @@ impl Dialect {
         self.builder().build()
     }
 
+    /// A delimiter that is none leaves cells that begin with a quote and end behind it.
+    fn is_well_quoted(self, head: Head<'_>) -> bool {
+        let Some(quote) = self.quote else {
+            return true;
+        };
+        let ends_cell = |byte: u8| byte == self.delimiter || matches!(byte, b'\n' | b'\r');
+        let (mut at, mut begins) = (0, true);
+        while let Some(&byte) = head.bytes.get(at) {
+            at += 1;
+            if !(begins && byte == quote) {
+                begins = ends_cell(byte);
+                continue;
+            }
+            // To the closing quote; a doubled one is text.
+            loop {
+                let Some(closing) = memchr::memchr(quote, &head.bytes[at..]) else {
+                    return !head.is_whole;
+                };
+                at += closing + 1;
+                match head.bytes.get(at) {
+                    Some(next) if *next == quote => at += 1,
+                    Some(next) if !ends_cell(*next) => return false,
+                    _ => break,
+                }
+            }
+            begins = false;
+        }
+        true
+    }
+
     fn builder(self) -> ReaderBuilder {
         let mut builder = ReaderBuilder::new();
         builder.delimiter(self.delimiter);
@@ -269,6 +304,7 @@ impl Shape {
             rows: 0,
             columns: 0,
             agreeing: 0,
+            is_well_quoted: dialect.is_well_quoted(head),
         };
         let mut text = vec![0; head.bytes.len()];
         let mut ends = vec![0; head.bytes.len() + 1];
@@ -336,6 +372,18 @@ mod tests {
                 (found.delimiter.into(), quote)
             })
             .map_err(|rejection| rejection.reason)
+    }
+
+    #[test]
+    fn a_delimiter_within_quotes_is_not_as_likely_as_one_between_them() {
+        for (text, delimiter) in [
+            ("\"\";\"|\"\n\"\";\"\"\n", b';'),
+            ("\"a,b\"|\"c\"\n\"\"|\"\"\n", b'|'),
+            ("\"a \"\"b\"\"\";\",\"\n\"\";\"\"\n", b';'),
+        ] {
+            let found = given("").unwrap().complete(head(text)).unwrap();
+            assert_eq!(found.delimiter, delimiter, "{text}");
+        }
     }
 
     #[test]
