@@ -99,7 +99,7 @@ impl<S: Storage, L: Ledger> Pass<S, L> {
     /// which the server does not say that it is gone.
     async fn confirmed(&self, due: Vec<Announcement>) -> Result<Vec<Announcement>, Trouble> {
         let confirmed = stream::iter(due).map(|announcement| async move {
-            if announcement.kind != Kind::AlteredOutput {
+            if matches!(announcement.kind, Kind::New | Kind::Uncleaned) {
                 return Ok(Some(announcement));
             }
             let source = ObjectRef::try_new(
