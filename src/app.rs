@@ -102,6 +102,7 @@ async fn start(
     shutdown: CancellationToken,
 ) -> Result<Running, Failure> {
     let metrics = Metrics::new();
+    metrics.limit_memory(config.memory.limit);
     let reload = Reload::new(sources, &config, metrics.reload.clone())
         .map_err(|error| Failure::bug("handle SIGHUP", error))?;
     check_topics(&config, stages).await?;

@@ -137,7 +137,7 @@ chapters! {
         RELOADED_AT: Gauge, "feedmill_config_last_reload_timestamp_seconds", [], "When the configuration that runs was taken over, in Unix time.";
         FEEDS: Gauge, "feedmill_config_feeds", [], "Feeds in use.";
         RESIDENT_BYTES: Gauge, "process_resident_memory_bytes", [], "Memory of the process.";
-        MEMORY_LIMIT: Gauge, "feedmill_memory_limit_bytes", [], "Memory that the process's control group may use; absent where nothing bounds it.";
+        MEMORY_LIMIT: Gauge, "feedmill_memory_limit_bytes", [], "What the process stays under, `memory.limit`.";
         CPU_SECONDS: Counter, "process_cpu_seconds_total", [], "Processor time of the process, in user and kernel mode.";
         STARTED_AT: Gauge, "process_start_time_seconds", [], "When the process started, in Unix time.";
     }

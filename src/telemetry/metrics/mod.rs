@@ -14,7 +14,7 @@ mod sweep;
 
 use std::sync::Arc;
 
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
 
 use self::register::Registrar;
 pub use self::{
@@ -32,6 +32,7 @@ use crate::kafka::Status;
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
+    memory_limit: IntGauge,
     pub reload: ReloadMetrics,
     pub feeds: FeedMetrics,
     pub convert: ConvertMetrics,
@@ -63,8 +64,15 @@ impl Metrics {
             queue: QueueMetrics::new(&registrar),
             sweep: SweepMetrics::new(&registrar),
             s3: S3Metrics::new(&registrar),
+            memory_limit: registrar.gauge(&list::MEMORY_LIMIT),
             registry,
         }
+    }
+
+    /// Shows the ceiling of the process, in bytes.
+    pub fn limit_memory(&self, bytes: u64) {
+        self.memory_limit
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// The text exposition format, with the runtime's and the process's own numbers read now.

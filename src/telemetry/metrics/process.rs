@@ -15,9 +15,6 @@ pub fn describe(registry: &Registry) {
     if let Some(bytes) = resident_bytes() {
         registrar.fraction(&list::RESIDENT_BYTES).set(bytes);
     }
-    if let Some(bytes) = memory_limit() {
-        registrar.fraction(&list::MEMORY_LIMIT).set(bytes);
-    }
     if let Some(seconds) = cpu_seconds() {
         registrar.seconds(&list::CPU_SECONDS).inc_by(seconds);
     }
@@ -39,14 +36,6 @@ fn cpu_seconds() -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
     Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
-}
-
-/// The limit of our control group, version 2; a container sees its own at the root.
-fn memory_limit() -> Option<f64> {
-    let group = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = group.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let limit = fs::read_to_string(format!("/sys/fs/cgroup{path}/memory.max"));
-    limit.ok()?.trim().parse().ok()
 }
 
 /// When this was asked first, which the start of a process does.
