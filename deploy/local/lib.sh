@@ -58,6 +58,9 @@ progress() {
   say "  done in $((SECONDS - began)) s"
 }
 
+# shellcheck source-path=SCRIPTDIR source=monitoring.sh
+. "$HERE/monitoring.sh"
+
 # ---- what must be installed ----
 
 java_major() { "$1" -version 2>&1 | sed -nE '1s/.*version "([0-9]+).*/\1/p'; }
@@ -204,6 +207,7 @@ FILER 8888 +
 VOLUME 8081 +
 INTAKE 8080
 ADMIN 9100
+PROMETHEUS 9090
 EOF
   {
     python3 "$HERE/ports.py" "${wishes[@]}" || die $EXIT_SERVICE "a port is taken, see above"
@@ -402,6 +406,7 @@ stack_up() {
 stop_all() {
   load_ports || return 0
   stop feedmill "$(feedmill_text)" "$STOP_FEEDMILL_SECONDS"
+  stop_monitoring
   stop kafka "$(kafka_text)" "$STOP_KAFKA_SECONDS"
   stop_s3
 }
