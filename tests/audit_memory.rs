@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use feedmill::audit::books::{Books, BooksError, Letter, State, TakeOutput, TakePending};
+use feedmill::audit::books::{Books, BooksError, Letter, Since, State, TakeOutput, TakePending};
 use feedmill::audit::catalogue::Catalogue;
 use feedmill::audit::scope::Scope;
 use feedmill::audit::summary::Progress;
@@ -152,8 +152,8 @@ impl Books for Million {
         Ok(if self.settled { self.objects as u64 } else { 0 })
     }
 
-    fn told_outputs(&self, _: TakeOutput<'_>) -> Result<Option<Millis>, BooksError> {
-        Ok(None)
+    fn told_outputs(&self, _: TakeOutput<'_>) -> Result<Since, BooksError> {
+        Ok(Since::Beginning(Millis(0)))
     }
 }
 

@@ -157,7 +157,7 @@ async fn a_source_is_deleted_when_its_json_stands_and_again_when_it_comes_again(
         told.stdout
     );
     let (_, metrics) = worker.get("/metrics").await;
-    let counted = "feedmill_cleanups_total{action=\"delete\",feed=\"products\",outcome=\"done\"} 2";
+    let counted = "feedmill_cleanups_total{action=\"delete\",outcome=\"done\"} 2";
     assert!(metrics.contains(counted), "{metrics}");
 
     let (_, _) = convert(&world, KEY, &version(3)).await;

@@ -342,15 +342,15 @@ fn feeds_are_listed_in_the_order_in_which_they_are_tried() {
         .lines()
         .map(|line| line.split_whitespace().collect())
         .collect();
-    let without_hash = |row: &Vec<&str>| [&row[..5], &row[6..]].concat().join(" ");
+    let without_hash = |row: &Vec<&str>| [&row[..6], &row[7..]].concat().join(" ");
     let rows: Vec<String> = rows.iter().map(without_hash).collect();
     assert_eq!(
         rows,
         [
-            "NAME MATCH FORMAT OWNER ENABLED FILE",
-            "products s3://partners/products/** auto - yes feedmill.toml",
-            "nsx s3://partners/nsx/** auto partners@shop.example yes feeds.d/nsx.toml",
-            "off s3://partners/off/** auto - no feeds.d/off.toml",
+            "NAME MATCH FORMAT OWNER ENABLED AFTER FILE",
+            "products s3://partners/products/** auto - yes keep feedmill.toml",
+            "nsx s3://partners/nsx/** auto partners@shop.example yes keep feeds.d/nsx.toml",
+            "off s3://partners/off/** auto - no keep feeds.d/off.toml",
         ]
     );
     let json = ended(&folder, &["config", "feeds", "--json"])

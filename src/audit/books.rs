@@ -102,7 +102,16 @@ pub trait Books: Send + Sync {
 
     /// Tells the outputs that results name, by bucket and key. Returns since when all results are there; `None` when none
     /// has ever expired.
-    fn told_outputs(&self, told: TakeOutput<'_>) -> Result<Option<Millis>, BooksError>;
+    fn told_outputs(&self, told: TakeOutput<'_>) -> Result<Since, BooksError>;
+}
+
+/// Since when results tell of every output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// What came before was cut away by retention.
+    Cut(Millis),
+    /// Nothing came before under this topic prefix.
+    Beginning(Millis),
 }
 
 /// The real Kafka; what is read of it goes to a folder.
@@ -264,9 +273,9 @@ impl Books for KafkaBooks {
         Ok(count)
     }
 
-    fn told_outputs(&self, told: TakeOutput<'_>) -> Result<Option<Millis>, BooksError> {
+    fn told_outputs(&self, told: TakeOutput<'_>) -> Result<Since, BooksError> {
         let topic = &self.topics.results;
-        let mut complete_since = None;
+        let (mut cut, mut beginning) = (None, Millis::now());
         for partition in 0..self.objects.partitions() {
             let mut first = None;
             let log = self
@@ -287,12 +296,13 @@ impl Books for KafkaBooks {
                         .iter()
                         .try_for_each(|output| told(&output.bucket, &output.key))
                 })?;
+            let begins = first.map_or_else(Millis::now, Millis);
+            beginning = beginning.min(begins);
             if log.start > 0 {
-                let begins = first.map_or_else(Millis::now, Millis);
-                complete_since = complete_since.max(Some(begins));
+                cut = cut.max(Some(begins));
             }
         }
-        Ok(complete_since)
+        Ok(cut.map_or(Since::Beginning(beginning), Since::Cut))
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Not each of them is an orphan. A source that is gone leaves its output behind, and layout `versioned` keeps the outputs of
 //! earlier versions: results name these, as long as results are kept. So an orphan is an output that says it is ours, that
-//! neither a state nor a result names, and that is younger than the oldest result: of an older one nobody can tell.
+//! neither a state nor a result names, and that is younger than the oldest result: of an older one nobody can tell, or another
+//! topic prefix does.
 
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
     Audit, AuditError, HEADS, Shelves,
-    books::Books,
+    books::{Books, Since},
     catalogue::Row,
     failed,
     shelves::patiently,
@@ -19,7 +20,6 @@ use super::{
 use crate::{
     object::ObjectRef,
     s3::{Failure, S3Error},
-    topics::Millis,
 };
 
 /// How far the clocks of Kafka and of S3 may be apart, in milliseconds.
@@ -48,9 +48,9 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         let results_since = self.strike_out_told(summary)?;
         self.pages(strays, async |rows: Vec<Row<(Seen, String)>>| {
             let may_be_judged = |seen: &Seen| match (results_since, seen.modified) {
-                (None, _) => true,
-                (Some(since), Some(modified)) => modified.0 - CLOCK_SLACK_MS > since.0,
-                (Some(_), None) => false,
+                (Since::Cut(since), Some(modified)) => modified.0 - CLOCK_SLACK_MS > since.0,
+                (Since::Beginning(first), Some(modified)) => modified.0 + CLOCK_SLACK_MS > first.0,
+                (_, None) => false,
             };
             let all = rows.len();
             let judged: Vec<_> = rows
@@ -87,7 +87,7 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
     }
 
     /// Forgets those that results name; since when all results are there.
-    fn strike_out_told(&self, summary: &mut Summary) -> Result<Option<Millis>, AuditError> {
+    fn strike_out_told(&self, summary: &mut Summary) -> Result<Since, AuditError> {
         let strays = &self.catalogue.strays;
         self.progress.begin("reading the results");
         let mut told = |bucket: &str, key: &str| {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    books::{Letter, Pending, State, TakeOutput, TakePending, Waiting},
+    books::{Letter, Pending, Since, State, TakeOutput, TakePending, Waiting},
     *,
 };
 use crate::{
@@ -27,9 +27,10 @@ struct World {
     outputs: BTreeMap<String, Seen>,
     states: BTreeMap<String, State>,
     pending: Vec<String>,
-    /// Outputs that results name, and since when results are kept.
+    /// Outputs that results name, when the first of them was written, and since when they are kept.
     told: Vec<String>,
-    results_since: Option<Millis>,
+    results_begin: i64,
+    results_cut: Option<Millis>,
     /// Outputs whose bytes were changed under the same ETag.
     rotten: Vec<String>,
     /// What happens after each look at the books, from the first.
@@ -210,12 +211,13 @@ impl Books for Double {
         Ok(states.filter(|key| of(&format!("in/{key}"))).count() as u64)
     }
 
-    fn told_outputs(&self, told: TakeOutput<'_>) -> Result<Option<Millis>, BooksError> {
+    fn told_outputs(&self, told: TakeOutput<'_>) -> Result<Since, BooksError> {
         let world = self.world();
         for key in &world.told {
             told("out", key)?;
         }
-        Ok(world.results_since)
+        let beginning = Since::Beginning(Millis(world.results_begin));
+        Ok(world.results_cut.map_or(beginning, Since::Cut))
     }
 }
 
@@ -382,7 +384,7 @@ async fn outputs_that_results_name_or_that_are_older_than_results_are_kept() {
         world.outputs.get_mut(&output_of(key)).unwrap().modified = Some(Millis(modified));
     };
     let double = double(|world| {
-        world.results_since = Some(Millis(LONG_AGO + 10 * HOUR));
+        world.results_cut = Some(Millis(LONG_AGO + 10 * HOUR));
         orphaned(world, "x/orphan", LONG_AGO + 11 * HOUR);
         orphaned(world, "x/told", LONG_AGO + 11 * HOUR);
         orphaned(world, "x/old", LONG_AGO + 9 * HOUR);
@@ -393,6 +395,24 @@ async fn outputs_that_results_name_or_that_are_older_than_results_are_kept() {
     let (summary, found) = audit(&double, false).await;
     assert_eq!(found, ["orphaned_output x/orphan.json"]);
     assert_eq!(summary.outputs_kept, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_that_were_there_before_this_topic_prefix_are_kept() {
+    let stray = |world: &mut World, key: &str, modified: i64| {
+        world.convert(key);
+        world.delete(key);
+        world.states.remove(key);
+        world.outputs.get_mut(&output_of(key)).unwrap().modified = Some(Millis(modified));
+    };
+    let double = double(|world| {
+        world.results_begin = LONG_AGO + 10 * HOUR;
+        stray(world, "x/before", LONG_AGO + 9 * HOUR);
+        stray(world, "x/since", LONG_AGO + 11 * HOUR);
+    });
+    let (summary, found) = audit(&double, false).await;
+    assert_eq!(found, ["orphaned_output x/since.json"]);
+    assert_eq!(summary.outputs_kept, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,7 +97,7 @@ impl Task<'_> {
                 reason: "kept",
                 message: "the feed keeps its sources".into(),
             }),
-            After::Tag(tag) => self.tag(tag).await,
+            After::Tag(tag) => self.tag(tag, source.version_id()).await,
             After::Delete => match self.missing_output().await? {
                 Some(skipped) => Ok(skipped),
                 None => self.delete(None).await,
@@ -304,9 +304,9 @@ impl Task<'_> {
 
     /// Puts one tag beside those the object has. Without version ids a newer upload can slip in between; it is told by the
     /// last look, and loses the tag again.
-    async fn tag(&self, tag: &Tag) -> Result<End, S3Error> {
+    async fn tag(&self, tag: &Tag, version: Option<&str>) -> Result<End, S3Error> {
         let done = || End::Done(Some(tag.to_string()));
-        let mut tags = match self.tags().await {
+        let mut tags = match self.tags(version).await {
             Ok(tags) => tags,
             Err(error) => return self.look_again(error).await,
         };
@@ -319,45 +319,45 @@ impl Task<'_> {
         }
         tags.retain(|other| !is_ours(other));
         tags.push(s3_tag(&tag.name, &tag.value)?);
-        if let Err(error) = self.put_tags(tags).await {
+        if let Err(error) = self.put_tags(tags, version).await {
             return self.look_again(error).await;
         }
         faults::crash_at(Fault::CrashAfterClean);
-        if self.settled.version_id.is_some() {
+        if version.is_some() {
             return Ok(done());
         }
         match self.head(self.object.bucket(), self.object.key()).await? {
             Some(now) if self.is_settled(&now) => Ok(done()),
             None => Ok(End::Gone),
             Some(_) => {
-                let mut tags = self.tags().await?;
+                let mut tags = self.tags(None).await?;
                 tags.retain(|other| !is_ours(other));
-                self.put_tags(tags).await?;
+                self.put_tags(tags, None).await?;
                 Ok(End::Changed)
             }
         }
     }
 
-    async fn tags(&self) -> Result<Vec<S3Tag>, S3Error> {
+    async fn tags(&self, version: Option<&str>) -> Result<Vec<S3Tag>, S3Error> {
         let (bucket, key) = (self.object.bucket(), self.object.key());
         let request = self.s3.of(bucket).get_object_tagging();
         let request = request.bucket(bucket).key(key);
         let answer = request
-            .set_version_id(self.settled.version_id.clone())
+            .set_version_id(version.map(str::to_owned))
             .send()
             .await;
         let answer = answer.map_err(|error| S3Error::new("GetObjectTagging", &error))?;
         Ok(answer.tag_set)
     }
 
-    async fn put_tags(&self, tags: Vec<S3Tag>) -> Result<(), S3Error> {
+    async fn put_tags(&self, tags: Vec<S3Tag>, version: Option<&str>) -> Result<(), S3Error> {
         let (bucket, key) = (self.object.bucket(), self.object.key());
         let tags = Tagging::builder().set_tag_set(Some(tags)).build();
         let tags = tags.map_err(|error| S3Error::unavailable("PutObjectTagging", error))?;
         let request = self.s3.of(bucket).put_object_tagging();
         let request = request.bucket(bucket).key(key).tagging(tags);
         let answer = request
-            .set_version_id(self.settled.version_id.clone())
+            .set_version_id(version.map(str::to_owned))
             .send()
             .await;
         answer
@@ -371,10 +371,25 @@ impl Task<'_> {
         match request.send().await {
             Ok(head) => Ok(Some(head)),
             Err(error) => match S3Error::new("HeadObject", &error) {
-                error if error.failure == Failure::NotFound => Ok(None),
+                error if error.failure == Failure::NotFound => {
+                    self.must_be_there(bucket).await.map(|()| None)
+                }
                 error => Err(error),
             },
         }
+    }
+
+    /// A HEAD has no body: an object that is not there, and one whose bucket is not there, look alike.
+    async fn must_be_there(&self, bucket: &str) -> Result<(), S3Error> {
+        let looked = self.s3.of(bucket).head_bucket().bucket(bucket).send().await;
+        let looked = looked.map(drop);
+        looked.map_err(|error| match S3Error::new("HeadBucket", &error) {
+            error if error.failure == Failure::NotFound => S3Error {
+                failure: Failure::NoSuchBucket,
+                ..error
+            },
+            error => error,
+        })
     }
 
     fn is_settled(&self, head: &HeadObjectOutput) -> bool {

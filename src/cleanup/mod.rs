@@ -92,6 +92,8 @@ fn verdict(result: &ResultRecord, settled: Option<&Settled>) -> Verdict {
     match settled {
         Some(settled) if settled.generation > told => Verdict::Pass,
         Some(settled) if settled.generation == told => match (settled.status, &settled.etag) {
+            // While a letter is open the source is wanted for its replay, which has a Result of its own.
+            _ if settled.dead_letter_id.is_some() => Verdict::Pass,
             (Some(Status::Converted), Some(_)) => Verdict::Act,
             _ => Verdict::Pass,
         },
@@ -345,8 +347,12 @@ fn say(cleanup: &Cleanup) {
             bucket, key, %event_id, traceparent, feed, action, reason, why,
             "a source was not cleaned up; the next sweep hands it over again"
         ),
+        CleanupOutcome::Skipped => warn!(
+            bucket, key, %event_id, traceparent, feed, action, reason, why,
+            "a source stays, and nothing hands it over again"
+        ),
         _ => info!(
-            bucket, key, %event_id, traceparent, feed, action, outcome, reason, why, target,
+            bucket, key, %event_id, traceparent, feed, action, outcome, to = target,
             "clean-up ended"
         ),
     }

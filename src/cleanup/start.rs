@@ -1,7 +1,7 @@
 //! The stage of a process: its rules are proven at the start, and renewed by a reload.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -27,8 +27,20 @@ use crate::{
     topics::Topics,
 };
 
-/// The buckets that have shown that they honour a condition on a DELETE, and the accounts that they were reached with then.
-struct Proven(Mutex<(config::S3, BTreeSet<String>)>);
+/// The buckets that have shown that they honour a condition on a DELETE, and how they were reached then.
+struct Proven(Mutex<BTreeMap<String, config::S3>>);
+
+/// How a bucket is reached, and nothing of the others.
+fn reached(s3: &config::S3, bucket: &str) -> config::S3 {
+    let own = s3.buckets.get_key_value(bucket);
+    config::S3 {
+        buckets: own
+            .map(|(name, own)| (name.clone(), own.clone()))
+            .into_iter()
+            .collect(),
+        ..s3.clone()
+    }
+}
 
 impl Proven {
     /// Each bucket in which sources are deleted on a condition is tried; the first that fails ends the start.
@@ -46,27 +58,31 @@ impl Proven {
                 );
             }
         }
-        Ok(Self(Mutex::new((config.s3.clone(), buckets))))
+        let reached = |bucket: String| {
+            let how = reached(&config.s3, &bucket);
+            (bucket, how)
+        };
+        Ok(Self(Mutex::new(buckets.into_iter().map(reached).collect())))
     }
 
-    /// What a new configuration asks for and did not pass, each with the reason. What has passed is not tried again.
+    /// What a new configuration asks for and did not pass, each with the reason. What has passed, and is reached as it was, is
+    /// not tried again.
     async fn renew(&self, config: &Config, s3: &Accounts) -> Refused {
-        let (accounts, mut passed) = self.lock().clone();
-        if accounts != config.s3 {
-            passed.clear();
-        }
         let mut refused = Refused::new();
-        for bucket in unproven(config).difference(&passed.clone()) {
-            match probe::conditional_deletes(s3.of(bucket), bucket).await {
-                Ok(()) => _ = passed.insert(bucket.clone()),
-                Err(error) => _ = refused.insert(bucket.clone(), chain(&error)),
+        for bucket in unproven(config) {
+            let how = reached(&config.s3, &bucket);
+            if self.lock().get(&bucket) == Some(&how) {
+                continue;
+            }
+            match probe::conditional_deletes(s3.of(&bucket), &bucket).await {
+                Ok(()) => _ = self.lock().insert(bucket, how),
+                Err(error) => _ = refused.insert(bucket, chain(&error)),
             }
         }
-        *self.lock() = (config.s3.clone(), passed);
         refused
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, (config::S3, BTreeSet<String>)> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, config::S3>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -109,7 +125,7 @@ fn renewed(rules: Arc<Live<Rules>>, proven: Arc<Proven>, accounts: Arc<Live<Acco
             let refused = proven.renew(&config, &accounts).await;
             for why in refused.values() {
                 warn!(
-                    "sources are kept although a feed's after says otherwise, until the next reload or start: {why}"
+                    "sources are kept although a feed's after says otherwise, until a reload of a changed configuration, or a start: {why}"
                 );
             }
             Ok(Rules::new(&config, &refused)?)

@@ -121,6 +121,11 @@ fn it_acts_only_on_the_state_that_the_result_tells_of() {
     assert_eq!(judged(settled(6, Status::Converted)), Verdict::Wait);
     assert_eq!(judged(None), Verdict::Wait);
     assert_eq!(judged(settled(7, Status::DeadLettered)), Verdict::Pass);
+    let wanted = settled(7, Status::Converted).map(|settled| Settled {
+        dead_letter_id: Some("open".into()),
+        ..settled
+    });
+    assert_eq!(judged(wanted), Verdict::Pass, "for a replay");
     let no_version = Settled {
         etag: None,
         ..settled(7, Status::Converted).unwrap()

@@ -124,7 +124,7 @@ fn feeds(loaded: &Loaded, json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let heading = [
-        "NAME", "MATCH", "FORMAT", "OWNER", "ENABLED", "MAPPING", "FILE",
+        "NAME", "MATCH", "FORMAT", "OWNER", "ENABLED", "AFTER", "MAPPING", "FILE",
     ];
     let cells = rows.map(Row::cells);
     say(table(heading.map(str::to_owned), cells.collect()).trim_end())
@@ -140,6 +140,7 @@ struct Row<'a> {
     owner: Option<&'a str>,
     description: Option<&'a str>,
     labels: &'a std::collections::BTreeMap<String, String>,
+    after: String,
     /// `None` for a mapping that does not compile.
     mapping_hash: Option<String>,
     file: &'a str,
@@ -156,12 +157,13 @@ impl<'a> Row<'a> {
             owner: feed.owner.as_deref(),
             description: feed.description.as_deref(),
             labels: &feed.labels,
+            after: feed.after.to_string(),
             mapping_hash: compiled.ok().map(|feed| feed.mapping_hash),
             file: feed.file.as_deref().unwrap_or(main_file),
         }
     }
 
-    fn cells(self) -> [String; 7] {
+    fn cells(self) -> [String; 8] {
         let format = serde_json::to_value(self.format).unwrap_or_default();
         [
             self.name.to_owned(),
@@ -169,6 +171,7 @@ impl<'a> Row<'a> {
             format.as_str().unwrap_or_default().to_owned(),
             self.owner.unwrap_or("-").to_owned(),
             if self.enabled { "yes" } else { "no" }.to_owned(),
+            self.after,
             self.mapping_hash.unwrap_or_else(|| "-".to_owned()),
             self.file.to_owned(),
         ]

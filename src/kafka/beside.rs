@@ -16,7 +16,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     RawRecord, RuntimeError, Stage,
@@ -140,8 +140,9 @@ impl<'a, S: Stage> Follower<'a, S> {
             None => self.measure_offsets(&points)?,
             Some(beside) => {
                 self.turn_to(&points, &*beside)?;
-                self.read(&*beside)?;
+                self.read_input(&*beside)?;
                 self.measure(&points)?;
+                self.read_others(&points, &*beside);
             }
         }
         self.measure_state();
@@ -162,14 +163,10 @@ impl<'a, S: Stage> Follower<'a, S> {
         for partition in points.keys() {
             self.backlogs.entry(*partition).or_default();
         }
-        self.input.turn_to(points, |point| Some(point.offset))?;
-        for log in &mut self.others {
-            log.turn_to(points, |_| None)?;
-        }
-        Ok(())
+        self.input.turn_to(points, |point| Some(point.offset))
     }
 
-    fn read(&mut self, beside: &dyn Beside) -> KafkaResult<()> {
+    fn read_input(&mut self, beside: &dyn Beside) -> KafkaResult<()> {
         let backlogs = &mut self.backlogs;
         self.input.read(|news| {
             let News::Record(record) = news else { return };
@@ -177,14 +174,24 @@ impl<'a, S: Stage> Follower<'a, S> {
                 let at = record.timestamp.unwrap_or_default();
                 backlog.push(record.position.offset, beside.size(&record), at);
             }
-        })?;
+        })
+    }
+
+    /// One that can't be read, for want of a permission for one, keeps nothing else from being measured.
+    fn read_others(&mut self, points: &BTreeMap<i32, CommitPoint>, beside: &dyn Beside) {
         for (number, log) in self.others.iter_mut().enumerate() {
-            log.read(|news| match news {
-                News::Record(record) => beside.read(number, &record),
-                News::CaughtUp(partition) => beside.caught_up(number, partition),
-            })?;
+            let read = log.turn_to(points, |_| None).and_then(|()| {
+                log.read(|news| match news {
+                    News::Record(record) => beside.read(number, &record),
+                    News::CaughtUp(partition) => beside.caught_up(number, partition),
+                })
+            });
+            if let Err(error) = read
+                && !std::mem::replace(&mut log.has_failed, true)
+            {
+                warn!(topic = log.topic, %error, "metrics are made without this topic, as long as it can't be read");
+            }
         }
-        Ok(())
     }
 
     fn measure(&mut self, points: &BTreeMap<i32, CommitPoint>) -> KafkaResult<()> {
@@ -258,6 +265,8 @@ struct Log {
     consumer: BaseConsumer<LogContext>,
     timeout: Duration,
     cursors: BTreeMap<i32, Cursor>,
+    /// Whether that was said.
+    has_failed: bool,
 }
 
 struct Cursor {
@@ -269,12 +278,15 @@ impl Log {
     fn open<S: Stage>(shared: &Shared<S>, topic: &str, from: ReadFrom) -> KafkaResult<Self> {
         let mut settings = settings::reader(&shared.kafka, &shared.group, Isolation::ReadCommitted);
         settings.set("queued.max.messages.kbytes", QUEUED_KBYTES);
+        // News is answered at once; only how often nothing is asked for depends on it.
+        settings.set("fetch.wait.max.ms", "1000");
         Ok(Self {
             topic: topic.to_owned(),
             from,
             consumer: settings::create(&settings, LogContext)?,
             timeout: settings::call_timeout(&shared.kafka),
             cursors: BTreeMap::new(),
+            has_failed: false,
         })
     }
 

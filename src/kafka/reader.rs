@@ -102,8 +102,12 @@ pub struct LogReader {
 impl LogReader {
     /// `group` is the one whose offsets can be asked for; it is never joined.
     pub fn open(kafka: &Kafka, group: &str) -> KafkaResult<Self> {
-        let reader =
-            |isolation| settings::create(&settings::reader(kafka, group, isolation), LogContext);
+        let reader = |isolation| {
+            let mut settings = settings::reader(kafka, group, isolation);
+            // What ends a partition with markers is an empty answer, and whoever asks waits for it.
+            settings.set("fetch.wait.max.ms", "10");
+            settings::create(&settings, LogContext)
+        };
         Ok(Self {
             committed: reader(Isolation::ReadCommitted)?,
             uncommitted: reader(Isolation::ReadUncommitted)?,

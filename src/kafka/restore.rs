@@ -197,6 +197,7 @@ impl<S: Stage> Restorer<S> {
         }
         Ok(Start { offset, finished })
     }
+
     /// Where to start in a log that is cut by rules of its own: what is there from its beginning, and what was cut away
     /// before we came is said.
     fn first_there_is(

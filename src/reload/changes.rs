@@ -21,6 +21,8 @@ pub struct Changes {
     remapped: Vec<String>,
     /// Those that take other objects, as far as their own `match` says.
     rematched: Vec<String>,
+    /// Those whose sources meet with something else afterwards, and what.
+    cleaned_otherwise: Vec<String>,
     /// Something else: the order, descriptions, feeds that are off, excluded keys, accounts of buckets.
     others: bool,
 }
@@ -47,6 +49,10 @@ impl Changes {
             if old_feed.r#match != feed.r#match {
                 changes.rematched.push(feed.name.clone());
             }
+            if old_feed.after != feed.after {
+                let after = format!("{}: {} -> {}", feed.name, old_feed.after, feed.after);
+                changes.cleaned_otherwise.push(after);
+            }
             if !old_feed.says_the_same(feed)
                 && mapping_hash(old_feed, old) != mapping_hash(feed, new)
             {
@@ -68,6 +74,7 @@ impl Changes {
             removed = few(&self.removed),
             mapping_changed = few(&self.remapped),
             match_changed = few(&self.rematched),
+            after_changed = few(&self.cleaned_otherwise),
             "configuration reloaded"
         );
         if !self.remapped.is_empty() {
@@ -168,6 +175,11 @@ mod tests {
                 .map(|name| (*name).to_owned())
                 .collect::<Vec<_>>()
         };
+        let deleting = OLD.replace("in/b/**\"", "in/b/**\", after = \"delete\"");
+        assert_eq!(
+            changes(&deleting).cleaned_otherwise,
+            names(&["b: keep -> delete"])
+        );
         let found = changes(new);
         assert_eq!(found.added, names(&["off"]));
         assert_eq!(found.removed, names(&["b"]));

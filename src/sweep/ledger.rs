@@ -4,9 +4,11 @@ use std::{
     future::Future,
     ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{
     announced::{Announced, Entry},
@@ -19,6 +21,7 @@ use crate::{
         STAGE,
         state::{self, Settled},
     },
+    failure::chain,
     intake::publish::{PublishError, Publisher},
     kafka::{
         Position, StateFolder, partitioner::partition_of, reader::ReadError, store::StoreError,
@@ -106,9 +109,9 @@ pub struct KafkaLedger {
     publisher: Publisher,
     events: String,
     committed: Mutex<Vec<i64>>,
-    /// How many results the clean-up stage has still to come to, by partition; `None` when that and its view are older
-    /// than the rest: they are looked at when the first object asks for it.
-    cleanup_behind: Mutex<Option<Vec<i64>>>,
+    /// What the clean-up stage has still to come to; `None` when that and its view are older than the rest: they are looked at
+    /// when the first object asks for it.
+    cleanup_ahead: Mutex<Option<Ahead>>,
     results: String,
     /// Ends a refresh that waits.
     shutdown: CancellationToken,
@@ -150,7 +153,7 @@ impl KafkaLedger {
             publisher,
             events: topics.events.clone(),
             committed: Mutex::default(),
-            cleanup_behind: Mutex::default(),
+            cleanup_ahead: Mutex::default(),
             results: topics.results.clone(),
             shutdown,
             _folder: folder,
@@ -162,24 +165,56 @@ impl KafkaLedger {
 /// them what it would be handed.
 const MAX_CLEANUP_BEHIND: i64 = 1_000;
 
+/// How long what was seen of the clean-up stage is believed: a sweep that hands over much must see that it has come on.
+const CLEANUPS_SEEN_FOR: Duration = Duration::from_secs(5);
+
+/// What lies before the clean-up stage.
+struct Ahead {
+    seen_at: Instant,
+    /// Results, and what was handed over since they were counted, by partition.
+    behind: Vec<i64>,
+}
+
 impl KafkaLedger {
-    fn lock_cleanup(&self) -> MutexGuard<'_, Option<Vec<i64>>> {
-        (self.cleanup_behind.lock()).unwrap_or_else(PoisonError::into_inner)
+    fn lock_cleanup(&self) -> MutexGuard<'_, Option<Ahead>> {
+        (self.cleanup_ahead.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees what was cleaned up until now, once for each refresh; how far the clean-up stage is behind in a partition.
-    fn see_cleanups(&self, partition: i32) -> Result<i64, LedgerError> {
-        let mut behind = self.lock_cleanup();
-        let behind = match &mut *behind {
-            Some(behind) => behind,
-            older => {
-                let behind = self.cleanups.behind(&self.results, &self.shutdown)?;
-                self.cleanups.catch_up(&self.shutdown)?;
-                older.insert(behind)
-            }
-        };
+    /// Sees what was cleaned up until a moment ago; whether the stage may be handed more in a partition. What can't be seen is
+    /// said and left to a later look: it must not keep the sweep from its other work.
+    fn may_hand_over(&self, partition: i32) -> bool {
+        let mut ahead = self.lock_cleanup();
+        let known = ahead
+            .take()
+            .filter(|ahead| ahead.seen_at.elapsed() < CLEANUPS_SEEN_FOR);
+        let known = ahead.insert(known.unwrap_or_else(|| Ahead {
+            behind: self.see_cleanups().unwrap_or_else(|error| {
+                warn!(
+                    error = chain(&error),
+                    "what was cleaned up can't be seen; nothing is handed to the clean-up"
+                );
+                Vec::new()
+            }),
+            seen_at: Instant::now(),
+        }));
         let index = usize::try_from(partition).unwrap_or_default();
-        Ok(behind.get(index).copied().unwrap_or(0))
+        let behind = known.behind.get(index).copied();
+        behind.is_some_and(|behind| behind <= MAX_CLEANUP_BEHIND)
+    }
+
+    fn see_cleanups(&self) -> Result<Vec<i64>, ReadError> {
+        let behind = self.cleanups.behind(&self.results, &self.shutdown)?;
+        self.cleanups.catch_up(&self.shutdown)?;
+        Ok(behind)
+    }
+
+    fn count_handed_over(&self, partition: i32) {
+        let index = usize::try_from(partition).unwrap_or_default();
+        let mut ahead = self.lock_cleanup();
+        let behind = ahead.as_mut().and_then(|ahead| ahead.behind.get_mut(index));
+        if let Some(behind) = behind {
+            *behind += 1;
+        }
     }
 }
 
@@ -243,7 +278,8 @@ impl Ledger for KafkaLedger {
 
     fn cleaned(&self, object: &ObjectRef) -> Result<Option<Cleaned>, LedgerError> {
         let key = object.message_key();
-        self.see_cleanups(partition_of(key.as_bytes(), self.view.partitions()))?;
+        // Brings the view up to date; where that fails, `covers` hands nothing over.
+        self.may_hand_over(partition_of(key.as_bytes(), self.view.partitions()));
         let Some(bytes) = self.cleanups.get(key.as_bytes())? else {
             return Ok(None);
         };
@@ -255,9 +291,7 @@ impl Ledger for KafkaLedger {
     fn covers(&self, announcement: &Announcement) -> Result<bool, LedgerError> {
         let key = announcement.message_key();
         let partition = partition_of(key.as_bytes(), self.view.partitions());
-        if announcement.kind == Kind::Uncleaned
-            && self.see_cleanups(partition)? > MAX_CLEANUP_BEHIND
-        {
+        if announcement.kind == Kind::Uncleaned && !self.may_hand_over(partition) {
             return Ok(true);
         }
         let announced =
@@ -283,6 +317,10 @@ impl Ledger for KafkaLedger {
             mark: announcement.mark.clone(),
             offset: position.offset,
         };
+        let uncleaned = announced
+            .iter()
+            .filter(|(announcement, _)| announcement.kind == Kind::Uncleaned);
+        uncleaned.for_each(|(_, position)| self.count_handed_over(position.partition));
         let entries: Vec<Entry> = announced.iter().map(entry).collect();
         Ok(self.announced.record(&entries)?)
     }

@@ -92,8 +92,9 @@ impl Needs {
         // Written, too: an event found in another key's partition is moved home.
         self.topic(&topics.events, &[Read, Write]);
         self.topic(&topics.objects, &[Read, Write]);
-        self.topic(&topics.results, &[Write]);
-        self.topic(&topics.dead_letters, &[Write]);
+        // Read, too, for the metrics: which letters are open, and when each feed had its last file.
+        self.topic(&topics.results, &[Read, Write]);
+        self.topic(&topics.dead_letters, &[Read, Write]);
         self.topic(&topics.rejected_notifications, &[Write]);
         self.runs_on_kafka(&config.kafka.group, convert::STAGE);
         self.reads_inputs = true;

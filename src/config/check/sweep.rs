@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::config::{Config, ListFile};
+use crate::config::{After, Config, ListFile};
 use crate::object::ObjectRef;
 
 use super::Finding;
@@ -31,6 +31,16 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
             "state.retention: nothing is forgotten, because sweep.enabled is off and only a sweep sees what is gone",
         )),
         _ => {}
+    }
+    if !sweep.enabled
+        && config
+            .feeds
+            .iter()
+            .any(|feed| feed.enabled && feed.after != After::Keep)
+    {
+        findings.push(Finding::warning(
+            "sweep.enabled: is off, so a source whose clean-up fails stays: only a sweep hands it over again",
+        ));
     }
     let inputs = config.input_buckets();
     let mut seen = HashSet::new();
