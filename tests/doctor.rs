@@ -456,6 +456,14 @@ async fn missing_acls_are_named_and_a_worker_runs_with_exactly_those_grants() {
     let mut worker = world.worker(options.args(&stages));
     worker.ready(TIMEOUT).await;
     uses_every_grant(&world).await;
+    wait_until("what the metrics read", TIMEOUT, async || {
+        let (_, metrics) = worker.get("/metrics").await;
+        let open = metrics.contains("reason=\"malformed_xml\"} 1");
+        let lag = metrics.contains("feedmill_lag_bytes{partition=\"0\",stage=\"convert\"}");
+        (open && lag).then_some(())
+    })
+    .await;
+    assert!(!worker.log().contains("metrics are made without"));
     worker.terminate();
     assert_eq!(worker.wait(TIMEOUT).await.code(), Some(DONE));
 }
