@@ -136,15 +136,9 @@ fn small_file() -> Vec<u8> {
 
 /// The most memory that each worker had resident so far, in MB.
 fn peaks(workers: &[Worker]) -> String {
-    let peak = |worker: &Worker| -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kib * 1024 / 1_000_000)
-    };
     let peaks: Vec<String> = workers
         .iter()
-        .map(|worker| peak(worker).map_or("?".into(), |mb| mb.to_string()))
+        .map(|worker| (worker.peak_bytes() / 1_000_000).to_string())
         .collect();
     peaks.join(", ")
 }

@@ -3,12 +3,15 @@
 //!
 //! The allocator of this binary counts, so one test runs in it at a time.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use counting::{LIVE, PEAK};
 use feedmill::audit::books::{Books, BooksError, Letter, Since, State, TakeOutput, TakePending};
 use feedmill::audit::catalogue::Catalogue;
 use feedmill::audit::scope::Scope;
@@ -27,28 +30,6 @@ const PAGE: usize = 1_000;
 
 /// The store's tables in memory, its cache and its compactions, and a page of objects with what is known of them.
 const MOST_BYTES: usize = 48 * 1024 * 1024;
-
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: everything is passed on to the system's allocator as it comes.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 /// A bucket of a million objects and the one of their outputs, made up page by page; and Kafka, which knows of all of them or
 /// of none.

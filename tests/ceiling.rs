@@ -8,7 +8,7 @@ mod convert_world;
 use std::time::Duration;
 
 use convert_world::{assert_converted, start, stop};
-use support::{Stack, Worker, WorkerOptions};
+use support::{Stack, WorkerOptions};
 
 const LIMIT_MIB: u64 = 192;
 
@@ -30,14 +30,6 @@ fn large_file() -> Vec<u8> {
     xml.into_bytes()
 }
 
-/// The most that was resident so far, in bytes.
-fn peak_bytes(worker: &Worker) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid())).expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.expect("the peak") * 1024
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_stays_under_its_memory_limit_however_many_large_files_wait() {
     let Some(stack) = Stack::from_env() else {
@@ -56,7 +48,7 @@ async fn a_worker_stays_under_its_memory_limit_however_many_large_files_wait() {
     for (id, etag) in &dropped {
         assert_converted(&world.wait_for_result(*id, PATIENCE).await, etag);
     }
-    let peak = peak_bytes(&worker);
+    let peak = worker.peak_bytes();
     println!("peak {} MB", peak / 1_000_000);
     assert!(peak < LIMIT_MIB << 20, "{} MiB", peak >> 20);
     stop(worker).await;

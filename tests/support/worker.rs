@@ -61,8 +61,13 @@ impl Worker {
         Self { process, http }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
+    /// The most memory that was resident so far, in bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()));
+        let status = status.expect("a process on Linux");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.expect("the peak") * 1024
     }
 
     /// SIGKILL; returns when the process is gone.
