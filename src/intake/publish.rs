@@ -2,29 +2,18 @@
 //!
 //! Outside transactions: an event that is appended twice is one duplicate more, and that is harmless.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::sync::Arc;
 
-use rdkafka::{
-    ClientConfig,
-    error::KafkaError,
-    message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord, Producer as _},
-    util::Timeout,
-};
+use rdkafka::error::KafkaError;
 use uuid::Uuid;
 
 use super::notification::{Dialect, IgnoreReason, Notification};
 use crate::{
     config::Kafka,
-    kafka::{LogContext, Position, partitioner::partition_of, settings},
+    kafka::{Appender, OutRecord, Position, partitioner::partition_of},
     telemetry::{metrics::IntakeMetrics, trace::TraceContext},
     topics::{Millis, ObjectEvent, RejectedNotification, Topics, encode},
 };
-
-type Producer = FutureProducer<LogContext>;
 
 /// Why an event could not be appended.
 #[derive(Debug, thiserror::Error)]
@@ -39,14 +28,12 @@ pub enum PublishError {
     Append { topic: String, source: KafkaError },
 }
 
-/// An idempotent producer for the topics that intake writes.
+/// Writes the topics of intake.
 #[derive(Clone)]
 pub struct Publisher {
-    producer: Arc<RwLock<Producer>>,
-    settings: ClientConfig,
+    appender: Arc<Appender>,
     topics: Topics,
     partitions: i32,
-    timeout: Duration,
     metrics: IntakeMetrics,
 }
 
@@ -57,29 +44,20 @@ impl Publisher {
         topics: &Topics,
         metrics: IntakeMetrics,
     ) -> Result<Self, PublishError> {
-        let settings = settings::idempotent_producer(kafka);
-        let producer: Producer =
-            settings::create(&settings, LogContext).map_err(PublishError::Client)?;
-        let timeout = settings::call_timeout(kafka);
+        let appender = Appender::new(kafka).map_err(PublishError::Client)?;
         let topic = || topics.events.clone();
-        let metadata = producer
-            .client()
-            .fetch_metadata(Some(&topics.events), timeout)
-            .map_err(|source| PublishError::Topic {
-                topic: topic(),
-                source,
-            })?;
-        let partitions = metadata
-            .topics()
-            .first()
-            .map_or(0, |topic| topic.partitions().len());
-        let partitions = i32::try_from(partitions).ok().filter(|count| *count > 0);
+        let partitions = appender.partitions(&topics.events);
+        let partitions = partitions.map_err(|source| PublishError::Topic {
+            topic: topic(),
+            source,
+        })?;
+        if partitions == 0 {
+            return Err(PublishError::NoTopic(topic()));
+        }
         Ok(Self {
-            partitions: partitions.ok_or_else(|| PublishError::NoTopic(topic()))?,
-            producer: Arc::new(RwLock::new(producer)),
-            settings,
+            appender: Arc::new(appender),
             topics: topics.clone(),
-            timeout,
+            partitions,
             metrics,
         })
     }
@@ -101,25 +79,20 @@ impl Publisher {
 
     /// Appends an event; where it is, once Kafka has acknowledged it.
     pub async fn append(&self, event: &ObjectEvent) -> Result<Position, PublishError> {
-        let key = format!("{}/{}", event.bucket, event.key);
-        let id = event.id.to_string();
-        let mut headers = OwnedHeaders::new().insert(Header {
-            key: "event-id",
-            value: Some(&id),
-        });
+        let key = format!("{}/{}", event.bucket, event.key).into_bytes();
+        let mut headers = vec![("event-id", event.id.to_string())];
         if let Some(trace_parent) = &event.trace_parent {
-            headers = headers.insert(Header {
-                key: "traceparent",
-                value: Some(trace_parent),
-            });
+            headers.push(("traceparent", trace_parent.clone()));
         }
-        let payload = encode(event);
-        let record = FutureRecord::to(&self.topics.events)
-            .partition(partition_of(key.as_bytes(), self.partitions))
-            .key(&key)
-            .payload(&payload)
-            .headers(headers);
-        self.send(&self.topics.events, record).await
+        let partition = partition_of(&key, self.partitions);
+        self.send(OutRecord {
+            topic: self.topics.events.as_str().into(),
+            partition: Some(partition),
+            key: Some(key),
+            value: Some(encode(event)),
+            headers,
+        })
+        .await
     }
 
     pub fn metrics(&self) -> &IntakeMetrics {
@@ -138,58 +111,24 @@ impl Publisher {
         body: &[u8],
         reason: &str,
     ) -> Result<(), PublishError> {
-        let payload = encode(&RejectedNotification::new(source, reason, body));
-        let record =
-            FutureRecord::<(), _>::to(&self.topics.rejected_notifications).payload(&payload);
-        self.send(&self.topics.rejected_notifications, record)
-            .await
-            .map(drop)
+        let rejected = RejectedNotification::new(source, reason, body);
+        self.send(OutRecord {
+            topic: self.topics.rejected_notifications.as_str().into(),
+            partition: None,
+            key: None,
+            value: Some(encode(&rejected)),
+            headers: Vec::new(),
+        })
+        .await
+        .map(drop)
     }
 
-    async fn send<K>(
-        &self,
-        topic: &str,
-        record: FutureRecord<'_, K, Vec<u8>>,
-    ) -> Result<Position, PublishError>
-    where
-        K: rdkafka::message::ToBytes + ?Sized,
-    {
-        let producer = self.producer();
-        let sent = producer.send(record, Timeout::After(self.timeout)).await;
-        if producer.client().fatal_error().is_some() {
-            self.replace_producer();
-        }
-        match sent {
-            Ok(delivery) => Ok(Position {
-                partition: delivery.partition,
-                offset: delivery.offset,
-            }),
-            Err((source, _)) => Err(PublishError::Append {
-                topic: topic.to_owned(),
-                source,
-            }),
-        }
-    }
-
-    fn producer(&self) -> Producer {
-        self.producer
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// An idempotent producer can end up unable to go on (its sequence numbers and the broker's part ways); the next one
-    /// begins anew. What was under way is answered as not acknowledged, and comes again.
-    fn replace_producer(&self) {
-        match settings::create(&self.settings, LogContext) {
-            Ok(fresh) => {
-                *self
-                    .producer
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = fresh
-            }
-            Err(error) => tracing::error!(%error, "the Kafka producer can't be replaced"),
-        }
+    async fn send(&self, record: OutRecord) -> Result<Position, PublishError> {
+        let sent = self.appender.append(&record).await;
+        sent.map_err(|source| PublishError::Append {
+            topic: record.topic.to_string(),
+            source,
+        })
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::{CStr, CString, c_char},
+    ffi::{CStr, CString, c_char, c_void},
+    marker::PhantomData,
     ptr,
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -12,7 +14,7 @@ use rdkafka::{
     client::Client,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{IsError, KafkaError, RDKafkaErrorCode},
-    producer::{Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseProducer, Producer as _, ProducerContext},
     types::{RDKafka, RDKafkaRespErr},
 };
 
@@ -24,13 +26,61 @@ fn millis(timeout: Duration) -> i32 {
 ///
 /// Not rust-rdkafka's own `flush`: with 0.39 that one polls in steps of 100 ms, which puts a floor of 100 ms under every
 /// commit. `false` when time ran out first.
-pub fn flush<C: ProducerContext + 'static>(
-    producer: &ThreadedProducer<C>,
-    timeout: Duration,
-) -> bool {
+pub fn flush<C: ProducerContext>(producer: &BaseProducer<C>, timeout: Duration) -> bool {
     // SAFETY: the handle is valid while `producer` is borrowed; rd_kafka_flush is thread-safe.
     let code = unsafe { rd::rd_kafka_flush(producer.client().native_ptr(), millis(timeout)) };
     !code.is_error()
+}
+
+/// Wakes the thread that made it when a client's main queue (delivery reports, errors, log lines) is no more empty.
+pub struct Bell<'client> {
+    queue: *mut rd::rd_kafka_queue_t,
+    /// Whom the callback wakes. A box, by its pointer, because the callback has it too.
+    woken: *mut Thread,
+    /// The queue lives no longer than its client.
+    _client: PhantomData<&'client ()>,
+}
+
+impl<'client> Bell<'client> {
+    pub fn of<C: ClientContext>(client: &'client Client<C>) -> Self {
+        let woken = Box::into_raw(Box::new(thread::current()));
+        // SAFETY: the handle is valid while `client` is borrowed, and `woken` until `drop` frees it.
+        let queue = unsafe {
+            let queue = rd::rd_kafka_queue_get_main(client.native_ptr());
+            rd::rd_kafka_queue_cb_event_enable(queue, Some(unpark), woken.cast());
+            queue
+        };
+        Self {
+            queue,
+            woken,
+            _client: PhantomData,
+        }
+    }
+
+    /// Entries in the queue.
+    pub fn waiting(&self) -> usize {
+        // SAFETY: the queue is ours until dropped.
+        unsafe { rd::rd_kafka_queue_length(self.queue) }
+    }
+}
+
+/// # Safety
+/// `thread` points to a live `Thread`.
+unsafe extern "C" fn unpark(_: *mut RDKafka, thread: *mut c_void) {
+    // SAFETY: by the caller's promise.
+    unsafe { &*thread.cast::<Thread>() }.unpark();
+}
+
+impl Drop for Bell<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the queue is ours. The callback is called and taken away under the queue's lock, so after the first call
+        // nobody has the box's pointer any more.
+        unsafe {
+            rd::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
+            rd::rd_kafka_queue_destroy(self.queue);
+            drop(Box::from_raw(self.woken));
+        }
+    }
 }
 
 /// Who we are in the consumer group, read afresh.

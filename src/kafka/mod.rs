@@ -23,9 +23,11 @@
 //! | the transactional id lives in a locked folder | [`folder`] |
 //! | a call that hangs ends the process | [`watchdog`] |
 //! | what waits is measured by a reader of its own | [`beside`] |
+//! | what needs no transaction is appended, and acknowledged | [`appender`] |
 
 pub mod admin;
 mod answering;
+mod appender;
 mod backlog;
 mod beside;
 mod error;
@@ -40,6 +42,7 @@ pub mod reader;
 mod rebalance;
 mod restore;
 pub mod runtime;
+mod served;
 mod session;
 pub mod settings;
 mod shared;
@@ -53,6 +56,7 @@ mod watchdog;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 pub use answering::{Answering, Answers};
+pub use appender::Appender;
 pub use beside::{Beside, ReadFrom};
 pub use error::{RuntimeError, is_passing};
 pub use folder::StateFolder;

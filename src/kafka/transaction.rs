@@ -15,13 +15,14 @@ use rdkafka::{
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext},
 };
 
 use super::{
     OutRecord,
     error::{Verdict, classify},
-    ffi, rebalance, settings,
+    ffi, rebalance,
+    served::ServedProducer,
 };
 use crate::faults::{self, Fault};
 
@@ -108,7 +109,7 @@ fn is_purge(error: &KafkaError) -> bool {
 
 /// The producer of a stage; fences its predecessors of the same transactional id.
 pub struct TransactionalProducer {
-    producer: ThreadedProducer<Reports>,
+    producer: ServedProducer<Reports>,
     reports: Reports,
     call_timeout: Duration,
 }
@@ -125,7 +126,7 @@ impl TransactionalProducer {
             changelog_topic,
             deliveries: Arc::default(),
         };
-        let producer: ThreadedProducer<Reports> = settings::create(config, reports.clone())?;
+        let producer = ServedProducer::create(config, reports.clone())?;
         let this = Self {
             producer,
             reports,
@@ -277,7 +278,7 @@ impl<'p> Open<'p> {
     }
 }
 
-fn headers(record: &OutRecord) -> Option<OwnedHeaders> {
+pub(super) fn headers(record: &OutRecord) -> Option<OwnedHeaders> {
     if record.headers.is_empty() {
         return None;
     }
