@@ -84,7 +84,9 @@ impl Settling<'_> {
             if let Some(error) = self.bucket_is_away() {
                 return self.over(Over::Away, &error);
             }
-            let again = match self.attempt(feed, wanted, &mut expected).await {
+            // Boxed, because thousands of events may pause here at once: only an attempt's own state is large.
+            let attempt = Box::pin(self.attempt(feed, wanted, &mut expected));
+            let again = match attempt.await {
                 Ok(ending) => return After::End(ending),
                 Err(again) => again,
             };

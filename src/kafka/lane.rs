@@ -23,6 +23,13 @@ use super::{
 /// Delivered events of one partition that are not finished, those waiting for their key among them.
 const MAX_OPEN: usize = 1_000;
 
+/// The same of all partitions of a worker: at one to two kilobytes each they are memory outside the budget of what is
+/// worked on, and after a long outage every partition has a thousand to offer.
+const MAX_OPEN_OF_ALL: usize = 10_000;
+
+/// However many partitions there are, each has room for so many.
+const MIN_OPEN: usize = 16;
+
 /// How often a record that can't be read yet is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -34,6 +41,11 @@ const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
 /// A record up to this size, in bytes, is certain to fit where it is moved to.
 const MAX_FORWARDED_BYTES: usize = MAX_RECORD_BYTES - 10_000;
+
+/// Room for open events in each of so many partitions.
+pub fn room(partitions: usize) -> usize {
+    (MAX_OPEN_OF_ALL / partitions.max(1)).clamp(MIN_OPEN, MAX_OPEN)
+}
 
 /// A record that was delivered and can't be taken before `until`.
 struct Held {
@@ -160,12 +172,12 @@ impl<S: Stage> Lane<S> {
         }
     }
 
-    /// Takes one record from the partition's queue.
-    pub fn take(&mut self, stage: &S, home: Option<&Home>) -> Next {
+    /// Takes one record from the partition's queue, when fewer than `room` are open.
+    pub fn take(&mut self, stage: &S, home: Option<&Home>, room: usize) -> Next {
         if let Some(held) = self.held.take() {
             return self.look_again(stage, home, held);
         }
-        if self.halted || !self.progress.has_room() || self.progress.open_count() >= MAX_OPEN {
+        if self.halted || !self.progress.has_room() || self.progress.open_count() >= room {
             return Next::Nothing;
         }
         let record = match self.queue.poll(Duration::ZERO) {

@@ -70,6 +70,17 @@ impl Worker {
         kib.expect("the peak") * 1024
     }
 
+    /// Time on a processor so far, its own and the kernel's for it; to a hundredth of a second.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid()));
+        let stat = stat.expect("a process on Linux");
+        // proc(5): utime and stime are the 14th and the 15th, and the name in brackets may hold blanks.
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = after_name.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
     /// SIGKILL; returns when the process is gone.
     pub fn kill(&mut self) {
         self.process.kill();

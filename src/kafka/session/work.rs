@@ -15,7 +15,7 @@ use crate::kafka::{
     GivenUp, Position, Stage,
     error::panic_text,
     journal::MAX_CRASHES,
-    lane::{Next, Work},
+    lane::{self, Next, Work},
     shared::Shared,
     slot::Slot,
     status::PartitionStatus,
@@ -34,12 +34,13 @@ impl<S: Stage> Session<S> {
             return Ok(());
         }
         let partitions: Vec<i32> = self.owned.keys().copied().collect();
+        let room = lane::room(partitions.len());
         let mut moved = true;
         while moved {
             moved = false;
             for &partition in &partitions {
                 for _ in 0..TURN {
-                    if !self.step(partition)? {
+                    if !self.step(partition, room)? {
                         break;
                     }
                     moved = true;
@@ -56,7 +57,7 @@ impl<S: Stage> Session<S> {
     }
 
     /// One event started, or one record taken, of this partition; false when there is none.
-    fn step(&mut self, partition: i32) -> Result<bool, Stop> {
+    fn step(&mut self, partition: i32, room: usize) -> Result<bool, Stop> {
         let shared = Arc::clone(&self.shared);
         let Some(Owned {
             epoch,
@@ -72,7 +73,7 @@ impl<S: Stage> Session<S> {
             self.start(work, epoch, cancel);
             return Ok(true);
         }
-        let next = lane.take(&shared.stage, self.home.as_ref());
+        let next = lane.take(&shared.stage, self.home.as_ref(), room);
         let waited = lane.waits;
         lane.waits = matches!(next, Next::Waiting(_)) || (waited && matches!(next, Next::Nothing));
         if waited && !lane.waits {
@@ -137,9 +138,9 @@ impl<S: Stage> Session<S> {
                         slots.take_alone(work.weight).await
                     }
                 };
-                let wake = AssertUnwindSafe(process(&shared, work, epoch, suspicion, &mut slot))
-                    .catch_unwind()
-                    .await;
+                // Boxed, so that its state of many kilobytes is there only from now on, and not while it waited for the slot.
+                let worked = Box::pin(process(&shared, work, epoch, suspicion, &mut slot));
+                let wake = AssertUnwindSafe(worked).catch_unwind().await;
                 waker.send(wake.unwrap_or_else(|panic| Wake::Panicked(panic_text(&*panic))));
                 // Given back only now: whoever sees no slot in use finds every outcome in the channel.
                 drop(slot);
