@@ -23,8 +23,9 @@ use crate::{
     },
 };
 
-/// A batch is committed when no other work has finished for so long, even before it is full or old.
-pub(super) const QUIET: Duration = Duration::from_millis(10);
+/// A batch is committed when no other work has finished for so long, even before it is full or old. Shorter, and a worker
+/// that waits for S3 most of the time commits almost every file by itself, for which the brokers pay.
+pub(super) const QUIET: Duration = Duration::from_millis(25);
 
 /// Pause after an aborted transaction before its outcomes are committed again.
 const ABORT_PAUSE: Duration = Duration::from_millis(100);
