@@ -179,6 +179,10 @@ async fn listen(listener: TcpListener, server: String, passage: Passage) {
         let Ok(server) = TcpStream::connect(&server).await else {
             continue;
         };
+        for end in [&client, &server] {
+            // Or the second part of a request waits for the acknowledgement of the first.
+            let _ = end.set_nodelay(true);
+        }
         let (asked, answering) = watch::channel(String::new());
         let (from_client, to_client) = client.into_split();
         let to_client = Arc::new(tokio::sync::Mutex::new(to_client));
