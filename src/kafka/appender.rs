@@ -89,9 +89,12 @@ impl Appender {
     /// Appends a record; where it is, once Kafka has acknowledged it. A record without a partition goes to any.
     pub async fn append(&self, record: &OutRecord) -> KafkaResult<Position> {
         let producer = self.producer();
-        let acknowledgement = self.hand_over(&producer, record).await?;
-        // It always comes: `message.timeout.ms` bounds it.
-        let appended = acknowledgement.await.unwrap_or(Err(KafkaError::Canceled));
+        let appended = match self.hand_over(&producer, record).await {
+            // It comes: `message.timeout.ms` bounds it.
+            Ok(acknowledgement) => acknowledgement.await.unwrap_or(Err(KafkaError::Canceled)),
+            Err(refused) => Err(refused),
+        };
+        // After either: a producer that is beyond help refuses what it is handed.
         if producer.client().fatal_error().is_some() {
             self.replace(&producer);
         }
@@ -144,4 +147,30 @@ impl Appender {
 
 fn is_full(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::ffi;
+
+    #[tokio::test]
+    async fn a_producer_that_is_beyond_help_is_replaced_by_the_next_append() {
+        let kafka = Kafka {
+            brokers: vec!["127.0.0.1:1".into()],
+            ..Kafka::default()
+        };
+        let appender = Appender::new(&kafka).unwrap();
+        let broken = appender.producer();
+        ffi::break_for_good(broken.client());
+        let record = OutRecord {
+            topic: "t".into(),
+            partition: Some(0),
+            key: None,
+            value: None,
+            headers: Vec::new(),
+        };
+        assert!(appender.append(&record).await.is_err());
+        assert!(!Arc::ptr_eq(&broken, &appender.producer()));
+    }
 }

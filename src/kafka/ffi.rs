@@ -32,28 +32,37 @@ pub fn flush<C: ProducerContext>(producer: &BaseProducer<C>, timeout: Duration) 
     !code.is_error()
 }
 
-/// Wakes the thread that made it when a client's main queue (delivery reports, errors, log lines) is no more empty.
-pub struct Bell<'client> {
+/// Gives a client the error after which it refuses everything.
+#[cfg(test)]
+pub fn break_for_good<C: ClientContext>(client: &Client<C>) {
+    let code = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    // SAFETY: the handle is valid while `client` is borrowed; the text is copied.
+    unsafe { rd::rd_kafka_test_fatal_error(client.native_ptr(), code, c"planted".as_ptr()) };
+}
+
+/// Wakes the thread that made it when a producer's main queue (delivery reports, errors, log lines) is no more empty. A
+/// queue has one callback: of each producer there is one bell.
+pub struct Bell<'producer> {
     queue: *mut rd::rd_kafka_queue_t,
     /// Whom the callback wakes. A box, by its pointer, because the callback has it too.
     woken: *mut Thread,
-    /// The queue lives no longer than its client.
-    _client: PhantomData<&'client ()>,
+    /// The queue lives no longer than its producer.
+    _producer: PhantomData<&'producer ()>,
 }
 
-impl<'client> Bell<'client> {
-    pub fn of<C: ClientContext>(client: &'client Client<C>) -> Self {
+impl<'producer> Bell<'producer> {
+    pub fn of<C: ProducerContext>(producer: &'producer BaseProducer<C>) -> Self {
         let woken = Box::into_raw(Box::new(thread::current()));
-        // SAFETY: the handle is valid while `client` is borrowed, and `woken` until `drop` frees it.
+        // SAFETY: the handle is valid while `producer` is borrowed, and `woken` until `drop` frees it.
         let queue = unsafe {
-            let queue = rd::rd_kafka_queue_get_main(client.native_ptr());
+            let queue = rd::rd_kafka_queue_get_main(producer.client().native_ptr());
             rd::rd_kafka_queue_cb_event_enable(queue, Some(unpark), woken.cast());
             queue
         };
         Self {
             queue,
             woken,
-            _client: PhantomData,
+            _producer: PhantomData,
         }
     }
 

@@ -23,7 +23,7 @@ use super::{
 /// Delivered events of one partition that are not finished, those waiting for their key among them.
 const MAX_OPEN: usize = 1_000;
 
-/// The same of all partitions of a worker: at one to two kilobytes each they are memory outside the budget of what is
+/// The same of all partitions of a stage: at one to two kilobytes each they are memory outside the budget of what is
 /// worked on, and after a long outage every partition has a thousand to offer.
 const MAX_OPEN_OF_ALL: usize = 10_000;
 
@@ -297,5 +297,18 @@ fn trouble(error: KafkaError, has_holes: bool) -> Next {
         ) => Next::Halt(format!("a part of the log can't be read ({error})")),
         Some(code) if is_passing(code) => Next::Nothing,
         _ => Next::Broken(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_share_the_room_and_each_has_some() {
+        assert_eq!([0, 1, 10].map(room), [MAX_OPEN; 3]);
+        assert_eq!(room(48) * 48, 9_984);
+        assert_eq!(room(120), 83);
+        assert_eq!(room(100_000), MIN_OPEN);
     }
 }

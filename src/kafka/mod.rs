@@ -24,6 +24,7 @@
 //! | a call that hangs ends the process | [`watchdog`] |
 //! | what waits is measured by a reader of its own | [`beside`] |
 //! | what needs no transaction is appended, and acknowledged | [`appender`] |
+//! | delivery reports are served by a thread that sleeps | [`served`] |
 
 pub mod admin;
 mod answering;

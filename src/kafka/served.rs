@@ -17,7 +17,7 @@ use std::{
 use rdkafka::{
     ClientConfig,
     error::{KafkaError, KafkaResult},
-    producer::{BaseProducer, Producer as _, ProducerContext},
+    producer::{BaseProducer, ProducerContext},
 };
 
 use super::{ffi, settings};
@@ -50,9 +50,11 @@ impl<C: ProducerContext + 'static> ServedProducer<C> {
 }
 
 fn serve<C: ProducerContext>(producer: &BaseProducer<C>, stop: &AtomicBool) {
-    let bell = ffi::Bell::of(producer.client());
-    while !stop.load(Ordering::Acquire) {
-        while bell.waiting() > 0 {
+    let bell = ffi::Bell::of(producer);
+    let stopped = || stop.load(Ordering::Acquire);
+    while !stopped() {
+        // What is left at the end, the producer serves itself while it is dropped.
+        while bell.waiting() > 0 && !stopped() {
             // One of them; with any longer time-out it would spin.
             producer.poll(Duration::ZERO);
         }

@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// A batch is committed when no other work has finished for so long, even before it is full or old. Shorter, and a worker
-/// that waits for S3 most of the time commits almost every file by itself, for which the brokers pay.
+/// that waits for S3 most of the time commits almost every file by itself, for which the brokers pay; longer, and results
+/// that come evenly wait for the interval.
 pub(super) const QUIET: Duration = Duration::from_millis(25);
 
 /// Pause after an aborted transaction before its outcomes are committed again.
