@@ -15,6 +15,8 @@ pub enum CleanupAction {
 }
 
 impl CleanupAction {
+    pub const ALL: [Self; 3] = [Self::Delete, Self::Move, Self::Tag];
+
     /// The name on the topics and in metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -41,6 +43,14 @@ pub enum CleanupOutcome {
 }
 
 impl CleanupOutcome {
+    pub const ALL: [Self; 5] = [
+        Self::Done,
+        Self::Gone,
+        Self::Changed,
+        Self::Skipped,
+        Self::Failed,
+    ];
+
     /// The name on the topics and in metrics.
     pub fn name(self) -> &'static str {
         match self {

@@ -13,9 +13,14 @@ pub struct CleanupMetrics {
 
 impl CleanupMetrics {
     pub fn new(registrar: &Registrar<'_>) -> Self {
-        Self {
-            cleanups: registrar.counters(&list::CLEANUPS),
+        let cleanups = registrar.counters(&list::CLEANUPS);
+        // From 0, so that the first failure is an increase: what begins with 1 is none to Prometheus.
+        for action in CleanupAction::ALL {
+            for outcome in CleanupOutcome::ALL {
+                cleanups.with_label_values(&[action.name(), outcome.name()]);
+            }
         }
+        Self { cleanups }
     }
 
     /// Counts how the clean-up of a source ended.
