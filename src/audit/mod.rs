@@ -13,12 +13,14 @@
 //! * [`scope`]: which objects, and where their outputs lie
 //! * [`books`]: what Kafka is asked for; [`shelves`]: what S3 is
 //! * [`catalogue`]: what was seen, on disk
-//! * [`verdict`]: what is concluded; pure
+//! * [`verdict`]: what is concluded; pure; [`again`]: what seems wrong, looked at again; [`deep`]: the bytes of outputs
 //! * [`strays`]: the outputs that no state names
 //! * [`summary`]: the numbers
 
+mod again;
 pub mod books;
 pub mod catalogue;
+mod deep;
 pub mod scope;
 mod shelves;
 mod strays;
@@ -29,12 +31,11 @@ pub mod verdict;
 
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     object::ObjectRef,
-    s3::{Failure, S3Error},
+    s3::S3Error,
     sweep::{Cursor, Listed},
     topics::{Millis, Output},
 };
@@ -49,12 +50,6 @@ pub use shelves::Shelves;
 
 /// Rows held in memory at a time.
 const PAGE: usize = 1_000;
-
-/// HEAD requests at a time.
-const HEADS: usize = 32;
-
-/// Outputs read at a time to compare their bytes.
-const READS: usize = 8;
 
 /// How often what is in doubt is looked at again.
 const LOOKS: usize = 5;
@@ -117,13 +112,6 @@ impl Suspect {
         let (key, (sighting, _)) = self.row();
         (key, sighting)
     }
-}
-
-/// What looking at something again came to.
-enum Again {
-    Gone,
-    Same(Finding),
-    Changed(Sighting),
 }
 
 impl<S: Shelves, B: Books> Audit<'_, S, B> {
@@ -350,171 +338,6 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         })
     }
 
-    /// Reads the outputs of converted objects; what has to be looked at again, because it is another one now.
-    async fn compare_bytes(
-        &self,
-        converted: Vec<(Subject, Facts)>,
-        summary: &mut Summary,
-    ) -> Result<Vec<Suspect>, AuditError> {
-        let compared = stream::iter(converted).map(|(subject, facts)| async move {
-            let compared = self.compare(&subject, &facts).await?;
-            Ok::<_, AuditError>((subject, compared))
-        });
-        let compared = self.asked(compared.buffer_unordered(READS).try_collect::<Vec<_>>());
-        let mut suspects = Vec::new();
-        for (subject, compared) in compared.await?? {
-            match compared {
-                Compared::Same(outputs) => {
-                    summary.converted += 1;
-                    summary.outputs_compared += outputs;
-                }
-                Compared::Other(finding) => self.name([*finding], summary)?,
-                Compared::Replaced => suspects.push(Suspect(subject, None)),
-            }
-        }
-        Ok(suspects)
-    }
-
-    async fn compare(&self, subject: &Subject, facts: &Facts) -> Result<Compared, AuditError> {
-        let Some(state) = &facts.state else {
-            return Ok(Compared::Replaced);
-        };
-        let outputs = &state.settled.outputs;
-        for output in outputs {
-            let Ok(place) = ObjectRef::try_new(output.bucket.as_str(), output.key.as_str()) else {
-                continue;
-            };
-            let ask = || {
-                let read = |bytes| self.progress.read(bytes);
-                self.shelves.sha256(&place, &output.etag, read)
-            };
-            match patiently(self.options.patience, ask).await {
-                Ok(sha256) if sha256 == output.sha256 => {}
-                Ok(sha256) => {
-                    let Subject {
-                        object, sighting, ..
-                    } = subject;
-                    let finding = verdict::other_bytes(object, sighting, state, output, &sha256);
-                    return Ok(Compared::Other(Box::new(finding)));
-                }
-                Err(error) => match error.failure {
-                    Failure::NotFound | Failure::PreconditionFailed => {
-                        return Ok(Compared::Replaced);
-                    }
-                    Failure::Unavailable => return Err(failed(place.to_string(), error)),
-                    _ => {
-                        let finding = unreadable(&subject.object, &error);
-                        return Ok(Compared::Other(Box::new(finding)));
-                    }
-                },
-            }
-        }
-        Ok(Compared::Same(outputs.len() as u64))
-    }
-
-    /// Looks at every suspect in the buckets once more: what is still the same is named.
-    async fn look_again(&self, summary: &mut Summary) -> Result<(), AuditError> {
-        self.progress.begin("looking again");
-        let suspects = &self.catalogue.suspects;
-        self.pages(suspects, async |rows: Vec<Row<_>>| {
-            let count = rows.len();
-            let looked = stream::iter(rows).map(|(key, (before, finding))| async move {
-                let Some(object) = self.scope.taken(&String::from_utf8_lossy(&key)) else {
-                    return Ok((key, Again::Gone));
-                };
-                let again = self.again(&object, &before, finding).await?;
-                Ok::<_, AuditError>((key, again))
-            });
-            let looked = self.asked(looked.buffer_unordered(HEADS).try_collect::<Vec<_>>());
-            let (mut changed, mut named) = (Vec::new(), Vec::new());
-            for (key, again) in looked.await?? {
-                match again {
-                    Again::Gone => summary.gone += 1,
-                    Again::Same(finding) => named.push(finding),
-                    Again::Changed(sighting) => changed.push((key, sighting)),
-                }
-            }
-            self.name(named, summary)?;
-            self.progress.advance(count);
-            Ok(self.catalogue.doubtful.put(changed)?)
-        })
-        .await?;
-        Ok(suspects.clear()?)
-    }
-
-    async fn again(
-        &self,
-        object: &ObjectRef,
-        before: &Sighting,
-        finding: Option<Finding>,
-    ) -> Result<Again, AuditError> {
-        let source = match self.head(object).await? {
-            Ok(Some(seen)) => seen,
-            Ok(None) => return Ok(Again::Gone),
-            Err(error) => return Ok(Again::Same(unreadable(object, &error))),
-        };
-        // What is said of the source alone needs no look at outputs.
-        if let Some(finding) = finding
-            .as_ref()
-            .filter(|finding| !finding.is_about_outputs())
-            && source.is(&before.source)
-        {
-            return Ok(Again::Same(finding.clone()));
-        }
-        let state = self.books.state(object)?;
-        let mut outputs = Vec::new();
-        for output in state.map(|state| state.settled.outputs).unwrap_or_default() {
-            let Ok(place) = ObjectRef::try_new(output.bucket.as_str(), output.key.as_str()) else {
-                continue;
-            };
-            match self.head(&place).await? {
-                Ok(seen) => outputs.push(Standing {
-                    bucket: output.bucket,
-                    key: output.key,
-                    seen,
-                }),
-                Err(error) => return Ok(Again::Same(unreadable(object, &error))),
-            }
-        }
-        let now = Sighting { source, outputs };
-        Ok(match finding {
-            Some(finding) if now.is(before) => Again::Same(finding),
-            _ => Again::Changed(now),
-        })
-    }
-
-    /// The object as it is now; `Err` inside for an answer that will not be another one.
-    async fn head(&self, object: &ObjectRef) -> Result<Result<Option<Seen>, S3Error>, AuditError> {
-        match patiently(self.options.patience, || self.shelves.head(object)).await {
-            Ok(listed) => Ok(Ok(listed.map(seen))),
-            Err(error) if error.failure == Failure::Unavailable => {
-                Err(failed(object.to_string(), error))
-            }
-            Err(error) => Ok(Err(error)),
-        }
-    }
-
-    /// Whatever changed every time it was looked at is being worked on.
-    fn give_up_on_the_restless(&self, summary: &mut Summary) -> Result<(), AuditError> {
-        let mut behind: Option<Vec<u8>> = None;
-        loop {
-            let rows = self.catalogue.doubtful.page(behind.as_deref(), PAGE)?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(());
-            };
-            behind = Some(last.clone());
-            for (key, sighting) in rows {
-                let Some(object) = self.scope.taken(&String::from_utf8_lossy(&key)) else {
-                    continue;
-                };
-                let what = "it had changed each time it was looked at";
-                let mut finding = Finding::new(Kind::Pending, &object, what);
-                finding.since = sighting.source.modified;
-                self.name([finding], summary)?;
-            }
-        }
-    }
-
     /// Hands over all rows of a table, a page at a time.
     async fn pages<T: serde::Serialize + serde::de::DeserializeOwned>(
         &self,
@@ -567,14 +390,6 @@ impl<S: Shelves, B: Books> Audit<'_, S, B> {
         let answer = self.cancel.run_until_cancelled(work).await;
         answer.ok_or(AuditError::Stopped)
     }
-}
-
-/// What reading an object's outputs came to.
-enum Compared {
-    /// So many outputs are what was written.
-    Same(u64),
-    Other(Box<Finding>),
-    Replaced,
 }
 
 fn unreadable(object: &ObjectRef, error: &S3Error) -> Finding {

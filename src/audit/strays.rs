@@ -8,7 +8,8 @@
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    Audit, AuditError, HEADS, Shelves,
+    Audit, AuditError, Shelves,
+    again::HEADS,
     books::{Books, Since},
     catalogue::Row,
     failed,

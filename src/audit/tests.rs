@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     convert::state::Settled,
     object::ETag,
+    s3::Failure,
     sweep::{Page, Storage},
     topics::Status,
 };
