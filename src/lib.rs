@@ -26,7 +26,8 @@
 //!
 //! Around them: [`config`], [`cli`], [`app`] (starting and ending), [`reload`] (a new configuration without a restart) and
 //! [`live`] (what it replaces), [`aws`] (connections and credentials), [`backoff`], [`failure`] (exit codes), [`shutdown`],
-//! [`telemetry`], [`object`] (names and ETags), [`faults`] (what tests may break), [`spool`] (bytes on disk for a while).
+//! [`telemetry`], [`object`] (names and ETags), [`faults`] (what tests may break), [`spool`] (bytes on disk for a while),
+//! [`unreadable`] (what a stage can't read).
 
 pub mod app;
 pub mod audit;
@@ -51,3 +52,4 @@ pub mod spool;
 pub mod sweep;
 pub mod telemetry;
 pub mod topics;
+pub mod unreadable;

@@ -6,7 +6,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     config::pause,
@@ -15,7 +15,8 @@ use crate::{
         StageSettings,
     },
     telemetry::metrics::RetryMetrics,
-    topics::{DecodeError, Millis, ObjectEvent, RejectedNotification, Topics, decode, encode},
+    topics::{DecodeError, Millis, ObjectEvent, Topics, decode},
+    unreadable::Copies,
 };
 
 /// Returns the events of one retry topic.
@@ -25,7 +26,7 @@ pub struct Retry {
     /// How long the events of this topic wait, as its name says.
     longest: Option<Duration>,
     events: Arc<str>,
-    rejected: Arc<str>,
+    unreadable: Copies,
     metrics: RetryMetrics,
 }
 
@@ -41,7 +42,7 @@ impl Retry {
             tier: tier.to_owned(),
             longest: pause::length(tier),
             events: topics.events.as_str().into(),
-            rejected: topics.rejected_notifications.as_str().into(),
+            unreadable: Copies::new(topics, format!("retries.{tier}")),
             metrics,
         }
     }
@@ -125,37 +126,19 @@ impl Answering for Retry {
     }
 
     fn unreadable(&self, position: Position, value: Option<&[u8]>, reason: &str) -> Finished {
-        let Position { partition, offset } = position;
-        warn!(
-            topic = self.topic,
-            partition, offset, reason, "a waiting event can't be read"
-        );
-        let copy = RejectedNotification {
-            partition: Some(partition),
-            offset: Some(offset),
-            ..RejectedNotification::new(
-                format!("retries.{}", self.tier),
-                reason,
-                value.unwrap_or_default(),
-            )
-        };
-        Finished {
-            records: vec![OutRecord {
-                topic: Arc::clone(&self.rejected),
-                partition: Some(0),
-                key: None,
-                value: Some(encode(&copy)),
-                headers: Vec::new(),
-            }],
-            ..Finished::default()
-        }
+        self.unreadable.answer(position, &[], value, reason)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Tier, object::ObjectRef, telemetry::metrics::Metrics};
+    use crate::{
+        config::Tier,
+        object::ObjectRef,
+        telemetry::metrics::Metrics,
+        topics::{RejectedNotification, encode},
+    };
 
     fn stage() -> Retry {
         let topics = Topics::with_prefix("t");

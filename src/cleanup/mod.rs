@@ -39,9 +39,10 @@ use crate::{
     s3::{Accounts, S3Error},
     telemetry::metrics::CleanupMetrics,
     topics::{
-        Cleanup, CleanupOutcome, DecodeError, MESSAGE_BYTES, Millis, Outcome, RejectedNotification,
-        ResultRecord, Status, Topics, cut, decode, encode,
+        Cleanup, CleanupOutcome, DecodeError, MESSAGE_BYTES, Millis, Outcome, ResultRecord, Status,
+        Topics, cut, decode, encode,
     },
+    unreadable::Copies,
 };
 use act::{CopySizes, End, Task};
 pub use objects::{KafkaObjects, Objects};
@@ -70,7 +71,7 @@ pub struct CleanUp<O> {
     rules: Arc<Live<Rules>>,
     s3: Arc<Live<Accounts>>,
     cleanups: Arc<str>,
-    rejected: Arc<str>,
+    unreadable: Copies,
     worker: String,
     /// How long a failing request is repeated before it is left to the next sweep.
     in_place: Duration,
@@ -180,7 +181,7 @@ impl<O: Objects> CleanUp<O> {
             rules,
             s3,
             cleanups: topics.cleanups.as_str().into(),
-            rejected: topics.rejected_notifications.as_str().into(),
+            unreadable: Copies::new(topics, "results"),
             worker,
             in_place: config.retry.in_place,
             metrics,
@@ -424,23 +425,7 @@ impl<O: Objects> Stage for CleanUp<O> {
         value: Option<&[u8]>,
         reason: &str,
     ) -> Finished {
-        let Position { partition, offset } = position;
-        warn!(partition, offset, reason, "a result can't be read");
-        let copy = RejectedNotification {
-            partition: Some(partition),
-            offset: Some(offset),
-            ..RejectedNotification::new("results", reason, value.unwrap_or_default())
-        };
-        Finished {
-            records: vec![OutRecord {
-                topic: Arc::clone(&self.rejected),
-                partition: Some(0),
-                key: Some(key[..key.len().min(MESSAGE_BYTES)].to_vec()),
-                value: Some(encode(&copy)),
-                headers: Vec::new(),
-            }],
-            ..Finished::default()
-        }
+        self.unreadable.answer(position, key, value, reason)
     }
 
     fn read_state(&self, _: &ResultRecord, bytes: &[u8]) -> Result<Cleaned, String> {

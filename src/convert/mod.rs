@@ -35,8 +35,8 @@ use crate::{
         spec::{Compression, OutputFormat},
     },
     kafka::{
-        Beside, Decoded, Finished, GivenUp, Input, OnCommit, OutRecord, Position, RawRecord, Slot,
-        Stage, StageSettings, StateBytes,
+        Beside, Decoded, Finished, GivenUp, Input, OnCommit, Position, RawRecord, Slot, Stage,
+        StageSettings, StateBytes,
     },
     live::Live,
     s3::Accounts,
@@ -45,9 +45,9 @@ use crate::{
         trace::TraceContext,
     },
     topics::{
-        DecodeError, Intent, MESSAGE_BYTES, Millis, ObjectEvent, Outcome, RejectedNotification,
-        Topics, cut, decode, encode,
+        DecodeError, Intent, MESSAGE_BYTES, Millis, ObjectEvent, Outcome, Topics, cut, decode,
     },
+    unreadable::Copies,
 };
 use answer::{Answer, Ending, Matched, Refusal, TopicNames};
 use breaker::Breakers;
@@ -60,9 +60,6 @@ use state::Settled;
 
 /// The stage's name in groups, transactional ids and dead letters.
 pub const STAGE: &str = "convert";
-
-/// How much is kept of the record key of an event that can't be read, in bytes.
-const SAVED_KEY_BYTES: usize = 1_300;
 
 /// Memory counted for a file beside its parts, in bytes: the parser's buffers, one ordinary record, and what is
 /// decompressed ahead of the parser.
@@ -99,7 +96,7 @@ pub struct Convert {
     template: KeyTemplate,
     output: Output,
     topics: TopicNames,
-    rejected_topic: Arc<str>,
+    unreadable: Copies,
     worker: String,
     /// Whether letters and results may show what stands in a file.
     excerpts: bool,
@@ -129,7 +126,7 @@ impl Convert {
             template: KeyTemplate::parse(&config.output.key)?,
             output: config.output.clone(),
             topics: topics.into(),
-            rejected_topic: topics.rejected_notifications.as_str().into(),
+            unreadable: Copies::new(topics, "events"),
             stall: Duration::from_millis(config.s3.read_timeout_ms),
             s3,
             worker,
@@ -347,24 +344,7 @@ impl Stage for Convert {
         value: Option<&[u8]>,
         reason: &str,
     ) -> Finished {
-        let Position { partition, offset } = position;
-        warn!(partition, offset, reason, "an event can't be read");
-        let copy = RejectedNotification {
-            partition: Some(partition),
-            offset: Some(offset),
-            ..RejectedNotification::new("events", reason, value.unwrap_or_default())
-        };
-        let record = OutRecord {
-            topic: Arc::clone(&self.rejected_topic),
-            partition: Some(0),
-            key: Some(key[..key.len().min(SAVED_KEY_BYTES)].to_vec()),
-            value: Some(encode(&copy)),
-            headers: Vec::new(),
-        };
-        Finished {
-            records: vec![record],
-            ..Finished::default()
-        }
+        self.unreadable.answer(position, key, value, reason)
     }
 
     async fn process(

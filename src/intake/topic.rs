@@ -6,7 +6,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     notification::{self, Entry, Message, Notification},
@@ -20,7 +20,8 @@ use crate::{
         partitioner::partition_of,
     },
     telemetry::{metrics::IntakeMetrics, trace::TraceContext},
-    topics::{RejectedNotification, Topics, encode},
+    topics::{Topics, encode},
+    unreadable::Copies,
 };
 
 /// Copies the notifications of one topic into `events`.
@@ -29,7 +30,7 @@ pub struct NotificationTopic {
     events: Arc<str>,
     /// Partitions of `events`.
     partitions: i32,
-    rejected: Arc<str>,
+    unreadable: Copies,
     metrics: IntakeMetrics,
 }
 
@@ -45,7 +46,7 @@ impl NotificationTopic {
             events: topics.events.as_str().into(),
             // Every start checks that the topic has as many.
             partitions: kafka.partitions,
-            rejected: topics.rejected_notifications.as_str().into(),
+            unreadable: Copies::new(topics, format!("kafka:{name}")),
             metrics,
         }
     }
@@ -72,7 +73,10 @@ impl NotificationTopic {
                 Entry::Created(notification) => records.push(self.event(notification, &trace)),
                 Entry::Ignored { why, .. } => self.metrics.ignored(dialect, *why),
                 Entry::Invalid { reason, record } => {
-                    records.push(self.rejected(Some(position), record.as_bytes(), reason));
+                    records.push(
+                        self.unreadable
+                            .copy(position, &[], record.as_bytes(), reason),
+                    );
                 }
             }
         }
@@ -108,27 +112,6 @@ impl NotificationTopic {
             ],
         }
     }
-
-    fn rejected(&self, position: Option<Position>, body: &[u8], reason: &str) -> OutRecord {
-        warn!(
-            topic = self.name,
-            ?position,
-            reason,
-            "notification rejected"
-        );
-        let copy = RejectedNotification {
-            partition: position.map(|position| position.partition),
-            offset: position.map(|position| position.offset),
-            ..RejectedNotification::new(format!("kafka:{}", self.name), reason, body)
-        };
-        OutRecord {
-            topic: Arc::clone(&self.rejected),
-            partition: Some(0),
-            key: None,
-            value: Some(encode(&copy)),
-            headers: Vec::new(),
-        }
-    }
 }
 
 impl Answering for NotificationTopic {
@@ -143,10 +126,6 @@ impl Answering for NotificationTopic {
     }
 
     fn unreadable(&self, position: Position, value: Option<&[u8]>, reason: &str) -> Finished {
-        let copy = self.rejected(Some(position), value.unwrap_or_default(), reason);
-        Finished {
-            records: vec![copy],
-            ..Finished::default()
-        }
+        self.unreadable.answer(position, &[], value, reason)
     }
 }
