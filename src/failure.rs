@@ -13,6 +13,8 @@ pub enum Failure {
     Service(anyhow::Error),
     /// Everything was done, and something was found: 4. It has been said already.
     Findings,
+    /// By Ctrl-C or SIGTERM, before everything was done: 130, as shells have it.
+    Interrupted(anyhow::Error),
 }
 
 impl Failure {
@@ -22,6 +24,10 @@ impl Failure {
 
     pub fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self::Usage(error.into())
+    }
+
+    pub fn interrupted(error: impl Into<anyhow::Error>) -> Self {
+        Self::Interrupted(error.into())
     }
 
     pub fn service(error: impl Into<anyhow::Error>) -> Self {
@@ -35,13 +41,17 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Service(_) => 3,
             Self::Findings => 4,
+            Self::Interrupted(_) => 130,
         }
     }
 
     /// What to print, unless it has been said already.
     pub fn error(&self) -> Option<&anyhow::Error> {
         match self {
-            Self::Bug(error) | Self::Usage(error) | Self::Service(error) => Some(error),
+            Self::Bug(error)
+            | Self::Usage(error)
+            | Self::Service(error)
+            | Self::Interrupted(error) => Some(error),
             Self::Findings => None,
         }
     }

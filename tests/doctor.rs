@@ -600,6 +600,19 @@ async fn a_missing_bucket_is_named_and_what_stands_on_it_is_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_to_move_sources_to_that_is_not_there_is_named() {
+    let Some(stack) = Stack::from_env() else {
+        return;
+    };
+    let feed = "[[feeds]]\nname = \"moved\"\nmatch = \"s3://{input}/moved/**\"\nrecord = \"items/item\"\nafter = { move = \"s3://fm-nowhere-archive/\" }\n";
+    let world = stack.world("doctor-archive").settings(feed).create().await;
+    let seen = doctor(&world, &[], &[]).expect_code(FINDINGS);
+    assert_eq!(seen.with_status("failed"), ["s3.list fm-nowhere-archive"]);
+    // Without the stage that moves, nobody needs it.
+    doctor(&world, &[], &["--stages", "intake,convert"]).expect_code(DONE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_are_told_from_missing_rights() {
     let Some(stack) = Stack::from_env() else {
         return;
@@ -804,7 +817,7 @@ async fn an_interrupted_doctor_still_deletes_its_scratch_object() {
     wait_until("the signal is heard", TIMEOUT, heard).await;
     drop(release);
     let code = tokio::task::block_in_place(|| running.wait());
-    assert_eq!(code, Some(3), "it was not finished");
+    assert_eq!(code, Some(130), "it was not finished");
     let scratch: BTreeSet<String> = requests()
         .iter()
         .filter(|request| request.contains(".feedmill-probe"))

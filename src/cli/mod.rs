@@ -67,7 +67,8 @@ Examples:
   feedmill audit s3://partner-files/             is every file converted?
   feedmill --version --json                      which build is this, and what does it read and write?
 
-Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings";
+Exit codes: 0 done, 1 a bug, 2 usage or configuration, 3 an outside service, 4 done, with findings,
+130 interrupted";
 
 #[derive(Debug, Subcommand)]
 enum Command {

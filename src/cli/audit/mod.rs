@@ -113,7 +113,10 @@ pub fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
             config, arguments, &scope, &catalogue, &books, &progress, cancel,
         )
         .await;
-        summary.map_err(Failure::service)
+        summary.map_err(|error| match error {
+            AuditError::Stopped => Failure::interrupted(error),
+            error => Failure::service(error),
+        })
     };
     let summary = watched(|_| progress.line(), || on_runtime(audit))?;
     interrupt.leave_at_once();

@@ -60,7 +60,7 @@ pub async fn run(loaded: Loaded, arguments: Arguments) -> Result<(), Failure> {
     let checked = tokio::select! {
         biased;
         () = shutdown.cancelled() => {
-            Err(Failure::service(anyhow!("finish the checks: interrupted")))
+            Err(Failure::interrupted(anyhow!("finish the checks: interrupted")))
         }
         checked = check(&loaded, arguments, &cleanups) => checked,
     };

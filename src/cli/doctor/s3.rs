@@ -55,7 +55,17 @@ pub async fn check(
     let accounts = Accounts::new(&config.s3).await;
     let unproven = rules::unproven(config);
     let mut clocks = BTreeMap::new();
-    for (bucket, prefixes) in inputs(config) {
+    let inputs = inputs(config);
+    if needs.cleans_up {
+        // Whether they take what is moved there is seen by the first move: a look must leave nothing behind.
+        for archive in config.archive_buckets() {
+            if archive != config.output.bucket && !inputs.contains_key(&archive) {
+                let archive = Bucket::new(accounts.of(&archive), &archive);
+                archive.check_list(report).await?;
+            }
+        }
+    }
+    for (bucket, prefixes) in inputs {
         let bucket = Bucket::new(accounts.of(&bucket), &bucket);
         if bucket.check_list(report).await? {
             bucket.check_get(config, &prefixes, report).await?;
