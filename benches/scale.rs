@@ -72,7 +72,11 @@ struct Far {
 
 impl Far {
     async fn new(stack: &Stack, name: &str, partitions: i32) -> Self {
-        let settings = format!("[convert]\nmax_in_flight = {IN_FLIGHT}\n");
+        // The tests have a shorter session; a heartbeat follows from it.
+        let session = feedmill::config::Kafka::default().session_timeout_secs;
+        let settings = format!(
+            "[kafka]\nsession_timeout_secs = {session}\n[convert]\nmax_in_flight = {IN_FLIGHT}\n"
+        );
         let world = stack.world(name).partitions(partitions).settings(&settings);
         let world = world.create().await;
         let gate = Gate::before(&stack.s3_endpoint).await;

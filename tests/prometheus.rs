@@ -57,7 +57,7 @@ const NOTHING_TO_SHOW: [&str; 2] = [
     // No queue is read.
     "feedmill_sqs_failures_total",
     // No feed is silent for a day.
-    "sort_desc(time() - max by (feed)",
+    "sort_desc(time() - (max by (feed)",
 ];
 
 struct Prometheus {

@@ -102,7 +102,11 @@ impl Settling<'_> {
                     continue;
                 }
                 Again::Expecting(standing) => {
-                    debug!(event_id = %self.event.id, expected = ?standing, "output is not as expected; starting over");
+                    debug!(
+                        bucket = self.event.bucket, key = self.event.key, event_id = %self.event.id,
+                        traceparent = self.event.trace_parent, expected = ?standing,
+                        "output is not as expected; starting over"
+                    );
                     expected = standing;
                     failures += 1;
                     // The first time is the ordinary trace of a crash; a fight over a key is slowed down.

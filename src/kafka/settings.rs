@@ -101,9 +101,15 @@ fn secure(config: &mut ClientConfig, kafka: &Kafka) {
     }
 }
 
+/// Kafka's own default is twice as long.
+const LONGEST_HEARTBEAT_MS: u32 = 1_500;
+
 /// The consumer of a stage. Dynamic membership, cooperative rebalancing: see `docs/decisions/0002-group-membership.md`.
 pub fn group_consumer(kafka: &Kafka, group: &str) -> ClientConfig {
-    let heartbeat = (kafka.session_timeout_secs * 1000 / 4).max(100).to_string();
+    // A member learns of a rebalance by its next heartbeat: the pause is how long a partition may stand still beside a restart.
+    let heartbeat = (kafka.session_timeout_secs * 1000 / 4)
+        .clamp(100, LONGEST_HEARTBEAT_MS)
+        .to_string();
     // The queue limits hold per partition, because every partition has a queue of its own.
     let tuning = [
         ("queued.min.messages", "1000"),

@@ -62,6 +62,7 @@ struct Inner {
     letters: IntGaugeVec,
     last_file: IntGaugeVec,
     expected: IntGaugeVec,
+    expected_since: IntGaugeVec,
     feeds: Mutex<HashMap<String, Known>>,
 }
 
@@ -84,6 +85,7 @@ impl FeedMetrics {
             letters: registrar.gauges(&list::DEAD_LETTERS_OPEN),
             last_file: registrar.gauges(&list::LAST_FILE),
             expected: registrar.gauges(&list::EXPECTED_INTERVAL),
+            expected_since: registrar.gauges(&list::EXPECTED_SINCE),
             feeds: Mutex::default(),
         }))
     }
@@ -94,12 +96,17 @@ impl FeedMetrics {
         let mut before = std::mem::take(&mut *known);
         for (name, expect_every) in feeds {
             let mut feed = before.remove(name).unwrap_or_default();
-            feed.expect_every = expect_every;
-            if expect_every.is_some() && feed.last_file.is_none() {
-                // A feed that never sends must be missed too, and the wait begins now.
-                let last_file = self.0.last_file.with_label_values(&[name]);
-                last_file.set(Millis::now().0 / 1_000);
+            match (feed.expect_every, expect_every) {
+                // A feed that never sends must be missed too: the wait begins now, and goes on over other reloads.
+                (None, Some(_)) => {
+                    let since = self.0.expected_since.with_label_values(&[name]);
+                    since.set(Millis::now().0 / 1_000);
+                }
+                // It may have none.
+                (_, None) => drop(self.0.expected_since.remove_label_values(&[name])),
+                (Some(_), Some(_)) => {}
             }
+            feed.expect_every = expect_every;
             self.show_interval(name, &feed);
             // From 0 on, or Prometheus would not see the first of them as an increase.
             for outcome in [Outcome::Converted, Outcome::DeadLettered] {
@@ -118,12 +125,13 @@ impl FeedMetrics {
             letters,
             last_file,
             expected,
+            expected_since,
             ..
         } = &*self.0;
         for counters in [files, bytes, rejected] {
             keep(counters, is_known);
         }
-        for gauges in [letters, last_file, expected] {
+        for gauges in [letters, last_file, expected, expected_since] {
             keep(gauges, is_known);
         }
     }
@@ -411,19 +419,22 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_that_is_expected_and_never_came_is_missed_from_the_start_on() {
+    fn a_feed_that_is_expected_and_never_came_is_missed_since_it_is_expected() {
         let scene = Scene::of(&[]);
         let day = Duration::from_hours(24);
-        scene
-            .feeds
-            .configure([("nsx", Some(day)), ("other", None)].into_iter());
-        let shown = |feed: &str| scene.feeds.0.last_file.with_label_values(&[feed]).get();
-        assert!(shown("nsx") > 0);
+        let configure = |nsx| {
+            let feeds = [("nsx", nsx), ("other", None)];
+            scene.feeds.configure(feeds.into_iter());
+        };
+        configure(Some(day));
+        let since = scene.feeds.0.expected_since.with_label_values(&["nsx"]);
+        assert!(since.get() > 0);
         assert_eq!(scene.series()["nsx"], scene.series()["other"] + 2);
-        // Older than the start of the process, and true.
-        scene
-            .feeds
-            .was_delivered("nsx", Outcome::Converted, Millis(5_000));
-        assert_eq!(shown("nsx"), 5);
+        // A reload, which may be of any other feed, does not put it off.
+        since.set(7);
+        configure(Some(2 * day));
+        assert_eq!(since.get(), 7);
+        configure(None);
+        assert_eq!(scene.series()["nsx"], scene.series()["other"]);
     }
 }

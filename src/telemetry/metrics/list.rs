@@ -69,7 +69,8 @@ chapters! {
         FILES: Counter, "feedmill_convert_files_total", ["feed", "outcome"], "Events whose outcome is committed, by feed and outcome; `none` stands for no feed.";
         BYTES: Counter, "feedmill_convert_bytes_total", ["feed", "outcome"], "Bytes of the files that were converted or refused, as far as their events say, by feed and outcome.";
         REJECTED_RECORDS: Counter, "feedmill_convert_rejected_records_total", ["feed", "reason"], "Records left out of outputs, by feed and reason; from the fifth reason of a feed on, and beyond the 20 of a file whose reasons are kept, `other`.";
-        LAST_FILE: Gauge, "feedmill_feed_last_file_timestamp_seconds", ["feed"], "When the last file of a feed was converted or refused, in Unix time, as far as this worker saw; the start of the process for a feed with `expect_every` of which nothing is known.";
+        LAST_FILE: Gauge, "feedmill_feed_last_file_timestamp_seconds", ["feed"], "When the last file of a feed was converted or refused, in Unix time, as far as this worker saw.";
+        EXPECTED_SINCE: Gauge, "feedmill_feed_expected_since_timestamp_seconds", ["feed"], "Since when this worker expects a feed that has `expect_every`: what a feed that never sent is missed from.";
         EXPECTED_INTERVAL: Gauge, "feedmill_feed_expected_interval_seconds", ["feed"], "The pause that a feed may make between deliveries: its `expect_every`, else the longest of its last 8 pauses, once there are 3.";
         CONVERT_SECONDS: Histogram(WORK), "feedmill_convert_duration_seconds", [], "Time to read and convert one file.";
         FILE_BYTES: Histogram(SIZES), "feedmill_convert_file_bytes", [], "Size of the files that were read, as stored.";
@@ -231,7 +232,8 @@ A partition belongs to one worker, so lags and open dead letters are summed over
 worker's own: `max by (feed) (feedmill_feed_last_file_timestamp_seconds)`,
 `min by (feed) (feedmill_feed_expected_interval_seconds)`. Files less than 10 minutes apart are one delivery. A worker learns
 from the files of its own partitions, and after a start from the last 500 results of each, so that a learnt interval may be
-longer than the truth; `expect_every` in a feed's configuration says it for certain.
+longer than the truth; `expect_every` in a feed's configuration says it for certain. What a worker does not find among those
+results, it does not show: the alert asks Prometheus for what was seen in the last 14 days.
 
 The lag of `convert` is read by the worker that owns the partition, from the committed offset to the end, with its own
 reader: each event once, as it arrives. Up to 4,096 waiting events of a partition are known one by one; beyond that

@@ -12,9 +12,10 @@ use prometheus::IntCounterVec;
 
 use super::{list, register::Registrar};
 
-/// The statuses that S3 servers answer with.
-const STATUSES: [u16; 17] = [
-    200, 204, 206, 301, 304, 307, 400, 403, 404, 405, 409, 412, 416, 429, 500, 501, 503,
+/// The statuses that S3 servers answer with, and the proxies before them.
+const STATUSES: [u16; 21] = [
+    200, 204, 206, 301, 304, 307, 400, 401, 403, 404, 405, 408, 409, 412, 416, 429, 500, 501, 502,
+    503, 504,
 ];
 
 /// Counts requests to S3.
