@@ -10,6 +10,10 @@ mod convert_world;
 mod dashboards;
 
 #[path = "support/moto.rs"]
+#[allow(
+    dead_code,
+    reason = "a queue is made and removed here, and nothing is sent"
+)]
 mod moto;
 
 use std::fs;
