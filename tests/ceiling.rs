@@ -86,7 +86,7 @@ async fn thousands_of_waiting_events_take_little_memory() {
     stop(worker).await;
 }
 
-/// It was 1.4 % of a processor in a release build; 6.6 % while the client library's own threads served five producers.
+/// It was 1.4 % of a processor in a release build; 6.6 % while the client library's own threads served its producers.
 const REST: f64 = 0.04;
 
 #[tokio::test(flavor = "multi_thread")]
