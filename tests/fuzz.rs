@@ -4,9 +4,12 @@
 mod fuzz;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::io::{self, Write};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+use std::{fs, process, thread};
 
 use fuzz::TARGETS;
 use proptest::prelude::*;
@@ -34,6 +37,29 @@ fn names(folder_name: &str) -> BTreeSet<String> {
     entries.map(|entry| name(entry.unwrap().path())).collect()
 }
 
+/// No input of these takes a second.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What goes on for longer can't be stopped: its input is said, past the test's own output, which would be lost, and the process ends.
+fn watched<T>(target: &str, input: &[u8], run: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (is_running, ended) = channel::<()>();
+        scope.spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let input = input.escape_ascii();
+                let _ = writeln!(
+                    io::stderr(),
+                    "{target} has not ended after {PATIENCE:?}: {input}"
+                );
+                process::exit(101);
+            }
+        });
+        let done = run();
+        drop(is_running);
+        done
+    })
+}
+
 #[test]
 fn every_target_has_a_binary_a_dictionary_and_seeds() {
     let targets: BTreeSet<_> = TARGETS.iter().map(|(name, _)| name.to_string()).collect();
@@ -50,7 +76,7 @@ fn every_seed_keeps_the_promises() {
     for (target, run) in TARGETS {
         for (path, bytes) in seeds(target) {
             println!("{}", path.display());
-            run(&bytes);
+            watched(target, &bytes, || run(&bytes));
         }
     }
 }
@@ -122,7 +148,7 @@ proptest! {
             for damage in &damages {
                 damage.happen(&mut file);
             }
-            let is_kept = catch_unwind(|| run(&file)).is_ok();
+            let is_kept = watched(target, &file, || catch_unwind(|| run(&file)).is_ok());
             prop_assert!(is_kept, "{}: {}", target, file.escape_ascii());
         }
     }

@@ -136,6 +136,7 @@ fn check_converted(feed: &Feed, converted: &Converted, input: &[u8]) {
 }
 
 fn check_rejection(feed: &Feed, rejection: &Rejection, input: &[u8]) {
+    assert_ne!(rejection.reason, Reason::MappingTimeout, "{rejection:?}");
     assert!(!rejection.message.is_empty(), "{rejection:?}");
     if let Some(excerpt) = &rejection.excerpt {
         assert!(excerpt.chars().count() <= 120, "{rejection:?}");
