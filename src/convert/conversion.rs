@@ -7,6 +7,7 @@
 use std::{
     fs::File,
     io::{self, ErrorKind, Read, Write},
+    mem,
     sync::Arc,
 };
 
@@ -106,7 +107,7 @@ async fn stream<'a>(
     let (sender, mut parts) = mpsc::channel(1);
     let engine = spawn_blocking(move || {
         let mut writer = Parts {
-            part: Whole::new(part_bytes),
+            part: Whole::with_room(part_bytes),
             sender,
         };
         let mut spool = Spool::default();
@@ -188,6 +189,14 @@ impl Whole {
         }
     }
 
+    /// With all its room at once: a buffer that grows is for a moment there twice. It is memory only as far as it is written to.
+    fn with_room(most: usize) -> Self {
+        Self {
+            bytes: BytesMut::with_capacity(most),
+            ..Self::new(most)
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.bytes.len() >= self.most
     }
@@ -220,9 +229,10 @@ struct Parts {
 impl Write for Parts {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.part.is_full() {
-            let full = self.part.bytes.split().freeze();
+            let full = mem::take(&mut self.part.bytes).freeze();
             let sent = self.sender.blocking_send(full);
             sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            self.part.bytes = BytesMut::with_capacity(self.part.most);
         }
         self.part.write(bytes)
     }
