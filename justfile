@@ -35,6 +35,10 @@ bench *arguments:
 scale *arguments:
     eval "$(deploy/local/up --name bench --no-webhook)" && FEEDMILL_TEST_KAFKA=$FEEDMILL_KAFKA__BROKERS FEEDMILL_TEST_S3=$FEEDMILL_S3__ENDPOINT cargo bench --locked --bench scale -- {{ arguments }}
 
+# measure how long a worker without its state folder takes to read two million states
+bench-restore:
+    eval "$(deploy/local/up --name bench --no-webhook)" && FEEDMILL_TEST_KAFKA=$FEEDMILL_KAFKA__BROKERS FEEDMILL_TEST_S3=$FEEDMILL_S3__ENDPOINT cargo bench --locked --bench restore
+
 # measure the conversion engine beside the parsers it is made of; a word picks figures by name
 bench-feed *arguments:
     cargo bench --locked --bench feed -- {{ arguments }}

@@ -4,15 +4,16 @@
 //! cargo bench --bench state              # 1 million objects; FEEDMILL_BENCH_OBJECTS=10000000 for ten
 //! ```
 
+#[path = "../tests/support/states.rs"]
+mod states;
+
 use std::{path::Path, time::Instant};
 
 use feedmill::{
     convert::state::fold,
     kafka::store::{LogIdentity, Store},
-    object::ETag,
-    topics::{Millis, ObjectState, Output, Status, encode},
+    topics::encode,
 };
-use uuid::Uuid;
 
 /// Objects in one batch, as a restore writes them.
 const BATCH: usize = 1_000;
@@ -76,33 +77,14 @@ fn name(n: usize) -> String {
     format!("partner-files/partner-{:03}/products-{n:08}.xml", n % 300)
 }
 
-/// An object as convert leaves it; its hashes are random, as real ones are to a compressor.
+/// Its key, and its state as the store has it.
 fn entry(n: usize) -> (String, Vec<u8>) {
     let key = name(n);
-    let random = || Uuid::new_v4().simple().to_string();
-    let etag = || ETag::parse(&random()).expect("not empty");
-    let source_key = key.split_once('/').map_or("", |(_, key)| key).to_owned();
-    let state = ObjectState {
-        bucket: "partner-files".into(),
-        key: source_key.clone(),
-        etag: Some(etag()),
-        version_id: None,
-        status: Some(Status::Converted),
-        outputs: vec![Output {
-            bucket: "shop-json".into(),
-            key: format!("products/{source_key}.json"),
-            etag: etag(),
-            sha256: random() + &random(),
-            size: 40_000 + n as i64 % 9_000,
-            records: 120,
-        }],
-        feed: Some("nsx".into()),
-        mapping_hash: Some("0011223344556677".into()),
-        dead_letter_id: None,
-        last_request_id: None,
-        generation: n as i64,
-        settled_at: Millis(1_795_000_000_000),
-    };
+    let state = states::of(
+        "partner-files",
+        key.strip_prefix("partner-files/").unwrap_or(&key),
+        n,
+    );
     let packed = fold(Some(&encode(&state))).expect("a state of our own can be read");
     (key, packed.expect("it is no tombstone"))
 }

@@ -175,6 +175,8 @@ pub const MAX_RECORD_BYTES: usize = 1_000_000;
 pub fn reader(kafka: &Kafka, group: &str, isolation: Isolation) -> ClientConfig {
     let tuning = [
         ("queued.max.messages.kbytes", "16384"),
+        // By default a reader whose queue was full for a moment is given nothing for a second.
+        ("fetch.queue.backoff.ms", "20"),
         ("fetch.wait.max.ms", "100"),
         ("check.crcs", "true"),
     ];

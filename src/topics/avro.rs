@@ -42,37 +42,50 @@ pub trait TopicRecord: Serialize + DeserializeOwned {
     fn codec() -> &'static Codec;
 }
 
-/// The compiled schemas of one record type.
+/// The compiled schemas of one record type. They live as long as the process, so that what reads and writes by them is made once.
 pub struct Codec {
     name: &'static str,
     /// How many versions of the schema there have been, today's included.
     version: usize,
-    current: Schema,
+    current: u64,
     header: [u8; HEADER_BYTES],
-    /// Every schema a value may have been written with, today's among them.
-    writers: HashMap<u64, Schema>,
+    write: GenericDatumWriter<'static>,
+    /// For every schema a value may have been written with, today's among them, by fingerprint.
+    readers: HashMap<u64, GenericDatumReader<'static>>,
 }
 
 impl Codec {
     /// Compiles schemas that are part of the program; a test compiles all of them.
     pub fn compile(name: &'static str, current: &str, earlier: &[&str]) -> Self {
-        let parse = |text: &str| Schema::parse_str(text).expect("a committed schema parses");
+        let parse = |text: &str| {
+            let schema = Schema::parse_str(text).expect("a committed schema parses");
+            &*Box::leak(Box::new(schema))
+        };
         let current = parse(current);
-        let writers = earlier
-            .iter()
-            .map(|text| parse(text))
-            .chain([current.clone()])
-            .map(|schema| (fingerprint(&schema), schema))
-            .collect();
+        let resolves = "a committed schema names only what it defines";
+        let reader = |writer: &'static Schema| {
+            // What was written with today's schema needs nothing resolved: it becomes the record without a tree between.
+            let today = (fingerprint(writer) != fingerprint(current)).then_some(current);
+            let reader = GenericDatumReader::builder(writer).maybe_reader_schema(today);
+            (fingerprint(writer), reader.build().expect(resolves))
+        };
         let mut header = [0; HEADER_BYTES];
         header[..2].copy_from_slice(&MARKER);
-        header[2..].copy_from_slice(&fingerprint(&current).to_le_bytes());
+        header[2..].copy_from_slice(&fingerprint(current).to_le_bytes());
         Self {
             name,
             version: earlier.len(),
-            current,
+            current: fingerprint(current),
             header,
-            writers,
+            write: GenericDatumWriter::builder(current)
+                .build()
+                .expect(resolves),
+            readers: earlier
+                .iter()
+                .map(|text| parse(text))
+                .chain([current])
+                .map(reader)
+                .collect(),
         }
     }
 }
@@ -93,7 +106,7 @@ impl SchemaVersion {
         Self {
             name: codec.name,
             version: codec.version,
-            fingerprint: format!("{:016x}", fingerprint(&codec.current)),
+            fingerprint: format!("{:016x}", codec.current),
         }
     }
 }
@@ -107,9 +120,9 @@ fn fingerprint(schema: &Schema) -> u64 {
 pub fn encode<T: TopicRecord>(record: &T) -> Vec<u8> {
     let codec = T::codec();
     let mut bytes = codec.header.to_vec();
-    GenericDatumWriter::builder(&codec.current)
-        .build()
-        .and_then(|writer| writer.write_ser(&mut bytes, record))
+    codec
+        .write
+        .write_ser(&mut bytes, record)
         .expect("a record type matches its schema: a test writes each of them");
     bytes
 }
@@ -131,35 +144,76 @@ pub fn decode<T: TopicRecord>(bytes: &[u8]) -> Result<T, DecodeError> {
         ));
     }
     let fingerprint = u64::from_le_bytes(fingerprint.try_into().expect("eight bytes are left"));
-    let writer = codec
-        .writers
+    let reader = codec
+        .readers
         .get(&fingerprint)
         .ok_or(DecodeError::UnknownSchema {
             schema: codec.name,
             fingerprint,
         })?;
-    let mut datum = Datum {
-        rest: datum,
-        overrun: false,
+    let mut read = Datum::from(datum);
+    let direct = match fingerprint == codec.current {
+        true => reader.read_deser(&mut read).ok(),
+        false => None,
     };
-    let value = GenericDatumReader::builder(writer)
-        .reader_schema(&codec.current)
-        .build()
-        .and_then(|reader| reader.read_value(&mut datum))
-        .map_err(|error| corrupt(error.to_string()))?;
-    if datum.overrun {
+    let record = match direct {
+        Some(record) => record,
+        // By way of a tree; also to say what is wrong: an error of the direct way holds the whole schema.
+        None => {
+            read = Datum::from(datum);
+            let value = reader.read_value(&mut read);
+            let record = value.and_then(|value| from_value(&value));
+            record.map_err(|error| corrupt(error.to_string()))?
+        }
+    };
+    if read.overrun {
         return Err(corrupt("it ends too early".into()));
     }
-    if !datum.rest.is_empty() {
-        return Err(corrupt(format!("{} bytes are left over", datum.rest.len())));
+    if !read.rest.is_empty() {
+        return Err(corrupt(format!("{} bytes are left over", read.rest.len())));
     }
-    from_value(&value).map_err(|error| corrupt(error.to_string()))
+    Ok(record)
+}
+
+/// Writes a record and reads it back, which must not take the way by a tree.
+#[cfg(test)]
+pub fn again<T: TopicRecord>(record: &T) -> T {
+    let bytes = encode(record);
+    let codec = T::codec();
+    let direct = codec.readers[&codec.current].read_deser(&mut &bytes[HEADER_BYTES..]);
+    let _: T = direct.expect("it is read directly");
+    decode(&bytes).expect("it is read")
+}
+
+/// What a value of today's schema is directly, and by way of a tree.
+#[cfg(test)]
+pub fn both_ways<T: TopicRecord>(bytes: &[u8]) -> [Option<T>; 2] {
+    let reader = &T::codec().readers[&T::codec().current];
+    let datum = || Datum::from(&bytes[HEADER_BYTES.min(bytes.len())..]);
+    let whole = |record, read: Datum<'_>| (!read.overrun && read.rest.is_empty()).then_some(record);
+    let (mut directly, mut by_tree) = (datum(), datum());
+    let direct = reader.read_deser(&mut directly).ok();
+    let tree = reader.read_value(&mut by_tree).ok();
+    let tree = tree.and_then(|value| from_value(&value).ok());
+    [
+        direct.and_then(|record| whole(record, directly)),
+        tree.and_then(|record| whole(record, by_tree)),
+    ]
 }
 
 /// A datum that notices being read past its end: the library takes the end of the bytes for a null union.
 struct Datum<'a> {
     rest: &'a [u8],
     overrun: bool,
+}
+
+impl<'a> From<&'a [u8]> for Datum<'a> {
+    fn from(rest: &'a [u8]) -> Self {
+        Self {
+            rest,
+            overrun: false,
+        }
+    }
 }
 
 impl Read for Datum<'_> {

@@ -88,7 +88,7 @@ topic_record!(Cleanup, "Cleanup", earlier: ["1"]);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topics::{decode, encode};
+    use crate::topics::avro::again;
 
     #[test]
     fn a_cleanup_reads_back_with_every_action_and_outcome() {
@@ -113,7 +113,7 @@ mod tests {
                     worker: "w".into(),
                     trace_parent: None,
                 };
-                assert_eq!(decode::<Cleanup>(&encode(&cleanup)).unwrap(), cleanup);
+                assert_eq!(again(&cleanup), cleanup);
                 let names = [
                     serde_json::to_value(action).unwrap(),
                     serde_json::to_value(outcome).unwrap(),

@@ -65,6 +65,7 @@ pub struct Output {
 
 /// Why a record was left out, and where it is; texts are cut to [`RejectedRecord::TEXT_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "Rejection")]
 pub struct RejectedRecord {
     pub record: Option<i64>,
     pub line: Option<i64>,
@@ -90,6 +91,7 @@ pub struct RejectedOutput {
 
 /// The record of `results`; field meanings stand in `schemas/Result.avsc`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "Result")]
 pub struct ResultRecord {
     pub event_id: Id,
     pub outcome: Outcome,
@@ -126,65 +128,86 @@ topic_record!(ResultRecord, "Result", earlier: ["1", "2"]);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topics::{decode, encode};
+    use crate::topics::avro::{again, both_ways};
+    use crate::topics::encode;
+
+    fn result(outcome: Outcome) -> ResultRecord {
+        ResultRecord {
+            event_id: Id::mint(),
+            outcome,
+            reason: Some("malformed_xml".into()),
+            message: None,
+            bucket: "feeds".into(),
+            key: "a.xml".into(),
+            etag: ETag::parse("1"),
+            settled_etag: ETag::parse("2"),
+            version_id: None,
+            feed: Some("nsx".into()),
+            mapping_hash: Some("00".into()),
+            outputs: vec![Output {
+                bucket: "out".into(),
+                key: "a.xml.json".into(),
+                etag: ETag::parse("3").unwrap(),
+                sha256: "ff".into(),
+                size: 3,
+                records: 1,
+            }],
+            generation: Some(9),
+            status: Some(Status::Converted),
+            dead_letter_id: None,
+            intent: Intent::Replay,
+            intent_id: Some("x".into()),
+            attempt: 2,
+            event_partition: 3,
+            event_offset: 9,
+            event_time: Some(Millis(1)),
+            received_at: Millis(2),
+            finished_at: Millis(3),
+            worker: "w".into(),
+            trace_parent: None,
+            rejected: 1,
+            rejections: vec![RejectedRecord {
+                record: Some(1),
+                line: None,
+                column: None,
+                byte_offset: Some(7),
+                path: None,
+                reason: "missing_field".into(),
+                message: "m".into(),
+                excerpt: None,
+            }],
+            rejected_output: Some(RejectedOutput {
+                bucket: "out".into(),
+                key: "a.xml.json.rejected.jsonl".into(),
+            }),
+        }
+    }
 
     #[test]
     fn a_result_reads_back_with_every_outcome() {
         for outcome in Outcome::ALL {
-            let result = ResultRecord {
-                event_id: Id::mint(),
-                outcome,
-                reason: Some("malformed_xml".into()),
-                message: None,
-                bucket: "feeds".into(),
-                key: "a.xml".into(),
-                etag: ETag::parse("1"),
-                settled_etag: ETag::parse("2"),
-                version_id: None,
-                feed: Some("nsx".into()),
-                mapping_hash: Some("00".into()),
-                outputs: vec![Output {
-                    bucket: "out".into(),
-                    key: "a.xml.json".into(),
-                    etag: ETag::parse("3").unwrap(),
-                    sha256: "ff".into(),
-                    size: 3,
-                    records: 1,
-                }],
-                generation: Some(9),
-                status: Some(Status::Converted),
-                dead_letter_id: None,
-                intent: Intent::Replay,
-                intent_id: Some("x".into()),
-                attempt: 2,
-                event_partition: 3,
-                event_offset: 9,
-                event_time: Some(Millis(1)),
-                received_at: Millis(2),
-                finished_at: Millis(3),
-                worker: "w".into(),
-                trace_parent: None,
-                rejected: 1,
-                rejections: vec![RejectedRecord {
-                    record: Some(1),
-                    line: None,
-                    column: None,
-                    byte_offset: Some(7),
-                    path: None,
-                    reason: "missing_field".into(),
-                    message: "m".into(),
-                    excerpt: None,
-                }],
-                rejected_output: Some(RejectedOutput {
-                    bucket: "out".into(),
-                    key: "a.xml.json.rejected.jsonl".into(),
-                }),
-            };
-            assert_eq!(decode::<ResultRecord>(&encode(&result)).unwrap(), result);
+            let result = result(outcome);
+            assert_eq!(again(&result), result);
             assert_eq!(
                 serde_json::to_value(outcome).unwrap(),
                 serde_json::Value::from(outcome.name())
             );
         }
+    }
+
+    #[test]
+    fn damaged_bytes_are_read_the_same_directly_and_by_way_of_a_tree() {
+        let bytes = encode(&result(Outcome::Converted));
+        let mut read = 0;
+        for place in 0..bytes.len() {
+            for change in [1, 2, 3, 0x40, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[place] ^= change;
+                let [direct, by_tree] = both_ways::<ResultRecord>(&damaged);
+                read += usize::from(direct.is_some());
+                assert_eq!(direct, by_tree, "{place} ^ {change}");
+            }
+        }
+        assert!(read > bytes.len(), "texts and numbers may be any");
     }
 }
