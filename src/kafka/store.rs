@@ -10,8 +10,9 @@ use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-    time::Duration,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
@@ -31,8 +32,18 @@ pub const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Block cache, in bytes, whatever the store's size on disk.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Journal on disk before memory tables are written out, in bytes; bounds them too.
+/// Journal on disk, in bytes, from which tables that hold its oldest part back are written out.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What the memory tables of all partitions may hold together, about, in bytes. fjall writes one out when it holds 64 MiB, and each
+/// partition has one.
+const BUFFER_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What an entry takes in a memory table beside its key and value, about, in bytes.
+const ENTRY_BYTES: u64 = 100;
+
+/// How long a write waits for the tables of earlier ones to be written out: longer than any disk should need for some 16 MiB.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the store could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +77,13 @@ pub type Change<'a> = (&'a [u8], Option<StateBytes>);
 pub struct Store {
     db: Database,
     copies: Keyspace,
-    partitions: Mutex<HashMap<i32, Keyspace>>,
+    partitions: Mutex<HashMap<i32, Partition>>,
+}
+
+struct Partition {
+    keyspace: Keyspace,
+    /// Bytes written since its memory table was last written out.
+    buffered: u64,
 }
 
 impl Store {
@@ -100,19 +117,26 @@ impl Store {
         })
     }
 
-    fn keyspace(&self, partition: i32) -> Result<Keyspace, StoreError> {
-        let mut partitions = self
-            .partitions
+    fn partitions(&self) -> MutexGuard<'_, HashMap<i32, Partition>> {
+        self.partitions
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(keyspace) = partitions.get(&partition) {
-            return Ok(keyspace.clone());
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keyspace(&self, partition: i32) -> Result<Keyspace, StoreError> {
+        let mut partitions = self.partitions();
+        if let Some(known) = partitions.get(&partition) {
+            return Ok(known.keyspace.clone());
         }
         let keyspace = self.db.keyspace(
             &format!("partition-{partition}"),
             KeyspaceCreateOptions::default,
         )?;
-        partitions.insert(partition, keyspace.clone());
+        let opened = Partition {
+            keyspace: keyspace.clone(),
+            buffered: 0,
+        };
+        partitions.insert(partition, opened);
         Ok(keyspace)
     }
 
@@ -165,6 +189,9 @@ impl Store {
     pub fn wipe(&self, partition: i32) -> Result<(), StoreError> {
         self.copies.remove(partition.to_be_bytes())?;
         self.keyspace(partition)?.clear()?;
+        if let Some(wiped) = self.partitions().get_mut(&partition) {
+            wiped.buffered = 0;
+        }
         Ok(())
     }
 
@@ -179,7 +206,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let keyspace = self.keyspace(partition)?;
         let mut batch = self.db.batch();
+        let mut written = 0;
         for (key, value) in changes {
+            let key_and_value = 16 + value.as_ref().map_or(0, Vec::len);
+            written += ENTRY_BYTES + key_and_value as u64;
             match value {
                 Some(value) => batch.insert(&keyspace, hash(key), value),
                 None => batch.remove(&keyspace, hash(key)),
@@ -195,6 +225,32 @@ impl Store {
             postcard::to_allocvec(&copy).map_err(|error| StoreError::Damaged(error.to_string()))?;
         batch.insert(&self.copies, partition.to_be_bytes(), copy);
         batch.commit()?;
+        self.bound_buffers(partition, written)
+    }
+
+    /// Has the largest memory table written out when they hold too much together, and waits until no more than one other is waiting
+    /// for that.
+    fn bound_buffers(&self, partition: i32, written: u64) -> Result<(), StoreError> {
+        let mut partitions = self.partitions();
+        if let Some(written_to) = partitions.get_mut(&partition) {
+            written_to.buffered += written;
+        }
+        if partitions.values().map(|each| each.buffered).sum::<u64>() <= BUFFER_BYTES {
+            return Ok(());
+        }
+        let largest = partitions.values_mut().max_by_key(|each| each.buffered);
+        let keyspace = largest.map(|largest| {
+            largest.buffered = 0;
+            largest.keyspace.clone()
+        });
+        drop(partitions);
+        if let Some(keyspace) = keyspace {
+            keyspace.rotate_memtable()?;
+        }
+        let began = Instant::now();
+        while self.db.outstanding_flushes() > 1 && began.elapsed() < FLUSH_PATIENCE {
+            thread::sleep(Duration::from_millis(2));
+        }
         Ok(())
     }
 
@@ -205,14 +261,11 @@ impl Store {
 
     /// Keys of the partitions that were opened, about, and bytes on disk.
     pub fn size(&self) -> Result<(u64, u64), StoreError> {
-        let partitions = self
-            .partitions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let keys = partitions
+        let partitions = self.partitions();
+        let lens = partitions
             .values()
-            .map(Keyspace::approximate_len)
-            .sum::<usize>();
+            .map(|each| each.keyspace.approximate_len());
+        let keys = lens.sum::<usize>();
         Ok((keys as u64, self.db.disk_space()?))
     }
 
@@ -277,6 +330,35 @@ mod tests {
             .unwrap();
         assert_eq!(value(&store), None);
         assert!(store.is_empty(3).unwrap());
+    }
+
+    #[test]
+    fn many_partitions_hold_no_more_in_memory_than_one_and_lose_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let key = |number: u32| number.to_be_bytes();
+        let value = |number: u32| vec![number as u8; 1_000];
+        let (partitions, batches, batch) = (40, 8, 200);
+        for first in (0..batches * batch).step_by(batch as usize) {
+            for partition in 0..partitions {
+                let keys: Vec<_> = (first..first + batch).map(key).collect();
+                let values = (first..first + batch).map(value);
+                let changes = keys.iter().zip(values);
+                let changes = changes.map(|(key, value)| (&key[..], Some(value)));
+                let next = i64::from(first + batch);
+                store.apply(partition, &log("t"), changes, next, 0).unwrap();
+            }
+            let buffered = store.db.write_buffer_size();
+            assert!(buffered < 4 * BUFFER_BYTES, "{buffered} bytes");
+        }
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        for partition in 0..partitions {
+            for number in [0, 777, batches * batch - 1] {
+                let found = store.get(partition, &key(number)).unwrap();
+                assert_eq!(found, Some(value(number)), "{partition}: {number}");
+            }
+        }
     }
 
     #[test]
