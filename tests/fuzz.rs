@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 use std::{fs, process, thread};
@@ -40,24 +41,36 @@ fn names(folder_name: &str) -> BTreeSet<String> {
 /// No input of these takes a second.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What goes on for longer can't be stopped: its input is said, past the test's own output, which would be lost, and the process ends.
+/// What goes on for longer can't be stopped: its input and where the threads stand is said, and the process ends.
 fn watched<T>(target: &str, input: &[u8], run: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         let (is_running, ended) = channel::<()>();
         scope.spawn(move || {
             if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                let input = input.escape_ascii();
-                let _ = writeln!(
-                    io::stderr(),
-                    "{target} has not ended after {PATIENCE:?}: {input}"
-                );
-                process::exit(101);
+                let what = format!("has not ended after {PATIENCE:?}");
+                say(&what, target, input);
+                say_threads();
+                process::abort();
             }
         });
         let done = run();
         drop(is_running);
         done
     })
+}
+
+/// Past the test's own output, which is shown only when a test ends: this may take long to, or may not.
+fn say(what: &str, target: &str, input: &[u8]) {
+    let _ = writeln!(io::stderr(), "{target} {what}: {}", input.escape_ascii());
+}
+
+/// What each thread does by the kernel's account: its name, its state, what it waits for.
+fn say_threads() {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+    for thread in threads.flatten() {
+        let read = |name: &str| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+        let _ = writeln!(io::stderr(), "{} {}", read("stat").trim(), read("wchan"));
+    }
 }
 
 #[test]
@@ -134,8 +147,12 @@ impl Damage {
     }
 }
 
+/// The first failure is said before it is made smaller.
+static SAID: Once = Once::new();
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+    // A failure that takes long would be made smaller for hours.
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_time: 60_000, ..ProptestConfig::with_cases(300) })]
 
     #[test]
     fn any_damage_to_a_seed_keeps_the_promises(
@@ -149,6 +166,9 @@ proptest! {
                 damage.happen(&mut file);
             }
             let is_kept = watched(target, &file, || catch_unwind(|| run(&file)).is_ok());
+            if !is_kept {
+                SAID.call_once(|| say("breaks a promise", target, &file));
+            }
             prop_assert!(is_kept, "{}: {}", target, file.escape_ascii());
         }
     }

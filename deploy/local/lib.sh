@@ -38,6 +38,8 @@ in_group() {
   GROUP=$!
   set +m
   wait "$GROUP" || status=$?
+  # What it started and left behind when it failed goes with it.
+  [ "$status" = 0 ] || kill -KILL -- "-$GROUP" 2>/dev/null || true
   GROUP=
   return "$status"
 }

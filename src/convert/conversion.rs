@@ -189,7 +189,7 @@ impl Whole {
         }
     }
 
-    /// With all its room at once: a buffer that grows is for a moment there twice. It is memory only as far as it is written to.
+    /// With all its room at once: a buffer that grows is copied, for a moment there twice, and leaves gaps behind in the allocator.
     fn with_room(most: usize) -> Self {
         Self {
             bytes: BytesMut::with_capacity(most),

@@ -381,6 +381,7 @@ fn apply(
         next_offset,
         now_ms(),
     )?;
+    copying.store.catch_up();
     batch.clear();
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -39,10 +39,7 @@ const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 /// partition has one.
 const BUFFER_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What an entry takes in a memory table beside its key and value, about, in bytes.
-const ENTRY_BYTES: u64 = 100;
-
-/// How long a write waits for the tables of earlier ones to be written out: longer than any disk should need for some 16 MiB.
+/// How long a restore waits for tables to be written out: longer than any disk should need for some 16 MiB.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the store could not be used.
@@ -77,13 +74,9 @@ pub type Change<'a> = (&'a [u8], Option<StateBytes>);
 pub struct Store {
     db: Database,
     copies: Keyspace,
-    partitions: Mutex<HashMap<i32, Partition>>,
-}
-
-struct Partition {
-    keyspace: Keyspace,
-    /// Bytes written since its memory table was last written out.
-    buffered: u64,
+    partitions: Mutex<HashMap<i32, Keyspace>>,
+    /// All there are, also of partitions that are not ours any more: what was in memory when the last process ended is there again.
+    keyspaces: Mutex<Vec<Keyspace>>,
 }
 
 impl Store {
@@ -110,33 +103,44 @@ impl Store {
             .worker_threads(1)
             .open()?;
         let copies = db.keyspace("copies", KeyspaceCreateOptions::default)?;
+        let open = |name| db.keyspace(name, KeyspaceCreateOptions::default);
+        let names = db.list_keyspace_names();
+        let keyspaces = names
+            .iter()
+            .map(|name| open(name))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
-            db,
             copies,
             partitions: Mutex::default(),
+            keyspaces: Mutex::new(keyspaces),
+            db,
         })
     }
 
-    fn partitions(&self) -> MutexGuard<'_, HashMap<i32, Partition>> {
+    fn partitions(&self) -> MutexGuard<'_, HashMap<i32, Keyspace>> {
         self.partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keyspaces(&self) -> MutexGuard<'_, Vec<Keyspace>> {
+        self.keyspaces
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keyspace(&self, partition: i32) -> Result<Keyspace, StoreError> {
         let mut partitions = self.partitions();
-        if let Some(known) = partitions.get(&partition) {
-            return Ok(known.keyspace.clone());
+        if let Some(keyspace) = partitions.get(&partition) {
+            return Ok(keyspace.clone());
         }
-        let keyspace = self.db.keyspace(
-            &format!("partition-{partition}"),
-            KeyspaceCreateOptions::default,
-        )?;
-        let opened = Partition {
-            keyspace: keyspace.clone(),
-            buffered: 0,
-        };
-        partitions.insert(partition, opened);
+        let name = format!("partition-{partition}");
+        let is_new = !self.db.keyspace_exists(&name);
+        let keyspace = self.db.keyspace(&name, KeyspaceCreateOptions::default)?;
+        if is_new {
+            self.keyspaces().push(keyspace.clone());
+        }
+        partitions.insert(partition, keyspace.clone());
         Ok(keyspace)
     }
 
@@ -188,10 +192,9 @@ impl Store {
     /// Forgets a partition. The position goes first: without one, what is left of the data is never used.
     pub fn wipe(&self, partition: i32) -> Result<(), StoreError> {
         self.copies.remove(partition.to_be_bytes())?;
+        // To the disk: the data goes from there at once.
+        self.db.persist(PersistMode::SyncAll)?;
         self.keyspace(partition)?.clear()?;
-        if let Some(wiped) = self.partitions().get_mut(&partition) {
-            wiped.buffered = 0;
-        }
         Ok(())
     }
 
@@ -206,10 +209,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let keyspace = self.keyspace(partition)?;
         let mut batch = self.db.batch();
-        let mut written = 0;
         for (key, value) in changes {
-            let key_and_value = 16 + value.as_ref().map_or(0, Vec::len);
-            written += ENTRY_BYTES + key_and_value as u64;
             match value {
                 Some(value) => batch.insert(&keyspace, hash(key), value),
                 None => batch.remove(&keyspace, hash(key)),
@@ -225,33 +225,43 @@ impl Store {
             postcard::to_allocvec(&copy).map_err(|error| StoreError::Damaged(error.to_string()))?;
         batch.insert(&self.copies, partition.to_be_bytes(), copy);
         batch.commit()?;
-        self.bound_buffers(partition, written)
+        self.bound_buffers()
     }
 
-    /// Has the largest memory table written out when they hold too much together, and waits until no more than one other is waiting
-    /// for that.
-    fn bound_buffers(&self, partition: i32, written: u64) -> Result<(), StoreError> {
-        let mut partitions = self.partitions();
-        if let Some(written_to) = partitions.get_mut(&partition) {
-            written_to.buffered += written;
-        }
-        if partitions.values().map(|each| each.buffered).sum::<u64>() <= BUFFER_BYTES {
+    /// Has the largest memory tables written out, beside what goes on, when all of them hold too much together: so many that what
+    /// is left is half of that, for not every write to add a small one.
+    fn bound_buffers(&self) -> Result<(), StoreError> {
+        let mut tables: Vec<(u64, Keyspace)> = self
+            .keyspaces()
+            .iter()
+            .map(|keyspace| (keyspace.tree.active_memtable().size(), keyspace.clone()))
+            .collect();
+        let mut held: u64 = tables.iter().map(|(bytes, _)| bytes).sum();
+        if held <= BUFFER_BYTES {
             return Ok(());
         }
-        let largest = partitions.values_mut().max_by_key(|each| each.buffered);
-        let keyspace = largest.map(|largest| {
-            largest.buffered = 0;
-            largest.keyspace.clone()
-        });
-        drop(partitions);
-        if let Some(keyspace) = keyspace {
+        tables.sort_unstable_by_key(|(bytes, _)| *bytes);
+        while let Some((bytes, keyspace)) = tables.pop()
+            && held > BUFFER_BYTES / 2
+        {
             keyspace.rotate_memtable()?;
-        }
-        let began = Instant::now();
-        while self.db.outstanding_flushes() > 1 && began.elapsed() < FLUSH_PATIENCE {
-            thread::sleep(Duration::from_millis(2));
+            held -= bytes;
         }
         Ok(())
+    }
+
+    /// Waits until most of what is to be written out is: for whoever writes much, and can wait.
+    pub fn catch_up(&self) {
+        let began = Instant::now();
+        while self.db.outstanding_flushes() > 1 {
+            if began.elapsed() > FLUSH_PATIENCE {
+                warn!(
+                    "the state store is slow: its tables are still not on disk after {FLUSH_PATIENCE:?}"
+                );
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub fn get(&self, partition: i32, key: &[u8]) -> Result<Option<StateBytes>, StoreError> {
@@ -261,11 +271,11 @@ impl Store {
 
     /// Keys of the partitions that were opened, about, and bytes on disk.
     pub fn size(&self) -> Result<(u64, u64), StoreError> {
-        let partitions = self.partitions();
-        let lens = partitions
-            .values()
-            .map(|each| each.keyspace.approximate_len());
-        let keys = lens.sum::<usize>();
+        let partitions: Vec<Keyspace> = self.partitions().values().cloned().collect();
+        let keys = partitions
+            .iter()
+            .map(Keyspace::approximate_len)
+            .sum::<usize>();
         Ok((keys as u64, self.db.disk_space()?))
     }
 
@@ -332,6 +342,34 @@ mod tests {
         assert!(store.is_empty(3).unwrap());
     }
 
+    /// What the memory tables hold that are written to.
+    fn buffered(store: &Store) -> u64 {
+        let names = store.db.list_keyspace_names();
+        let tables = names.iter().map(|name| {
+            let keyspace = store.db.keyspace(name, KeyspaceCreateOptions::default);
+            keyspace.unwrap().tree.active_memtable().size()
+        });
+        tables.sum()
+    }
+
+    #[test]
+    fn what_was_in_memory_at_the_end_does_not_add_up_over_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        for start in 0..6 {
+            let store = Store::open(dir.path()).unwrap();
+            // Other partitions each time, as a group gives them.
+            for number in 0..12_000_u32 {
+                let key = [start, number].map(u32::to_be_bytes).concat();
+                let change = (&key[..], Some(vec![7; 1_000]));
+                let partition = start as i32;
+                store
+                    .apply(partition, &log("t"), [change], number.into(), 0)
+                    .unwrap();
+            }
+            assert!(buffered(&store) <= BUFFER_BYTES, "start {start}");
+        }
+    }
+
     #[test]
     fn many_partitions_hold_no_more_in_memory_than_one_and_lose_nothing() {
         let dir = tempfile::tempdir().unwrap();
@@ -348,8 +386,7 @@ mod tests {
                 let next = i64::from(first + batch);
                 store.apply(partition, &log("t"), changes, next, 0).unwrap();
             }
-            let buffered = store.db.write_buffer_size();
-            assert!(buffered < 4 * BUFFER_BYTES, "{buffered} bytes");
+            assert!(buffered(&store) <= BUFFER_BYTES);
         }
         drop(store);
         let store = Store::open(dir.path()).unwrap();

@@ -175,13 +175,30 @@ pub fn decode<T: TopicRecord>(bytes: &[u8]) -> Result<T, DecodeError> {
     Ok(record)
 }
 
-/// Writes a record and reads it back, which must not take the way by a tree.
+/// Writes a record and reads it back, which must not take the way by a tree; and damaged, it must be the same both ways.
 #[cfg(test)]
-pub fn again<T: TopicRecord>(record: &T) -> T {
+pub fn again<T: TopicRecord + PartialEq + std::fmt::Debug>(record: &T) -> T {
     let bytes = encode(record);
-    let codec = T::codec();
-    let direct = codec.readers[&codec.current].read_deser(&mut &bytes[HEADER_BYTES..]);
-    let _: T = direct.expect("it is read directly");
+    let [direct, _] = both_ways::<T>(&bytes);
+    assert!(direct.is_some(), "it is read directly");
+    // The largest and the least count or length, which is eight bytes more.
+    let extremes = [[0xff; 10], [0xfe; 10]].map(|mut long| {
+        long[9] = 1;
+        long
+    });
+    for place in HEADER_BYTES..bytes.len() {
+        let changed = [1, 2, 3, 0x40, 0x80, 0xff].map(|change| {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= change;
+            damaged
+        });
+        let stretched =
+            extremes.map(|extreme| [&bytes[..place], &extreme, &bytes[place + 1..]].concat());
+        for damaged in changed.into_iter().chain(stretched) {
+            let [direct, by_tree] = both_ways::<T>(&damaged);
+            assert_eq!(direct, by_tree, "damaged at {place}");
+        }
+    }
     decode(&bytes).expect("it is read")
 }
 
