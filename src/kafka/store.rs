@@ -35,8 +35,8 @@ const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Journal on disk, in bytes, from which tables that hold its oldest part back are written out.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What the memory tables of all partitions may hold together, about, in bytes. fjall writes one out when it holds 64 MiB, and each
-/// partition has one.
+/// What the memory tables of all partitions may hold together, about, in bytes. fjall writes one out when it holds 64 MiB, each
+/// partition has one, and the library's own limit on all of them does nothing (lsm-tree issue 317).
 const BUFFER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How long a restore waits for tables to be written out: longer than any disk should need for some 16 MiB.
