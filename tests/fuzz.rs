@@ -59,7 +59,7 @@ fn watched<T>(target: &str, input: &[u8], run: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Past the test's own output, which is shown only when a test ends: this may take long to, or may not.
+/// Past the test's own output, which is shown when the test has ended: this one may not end.
 fn say(what: &str, target: &str, input: &[u8]) {
     let _ = writeln!(io::stderr(), "{target} {what}: {}", input.escape_ascii());
 }

@@ -126,6 +126,21 @@ pub struct ResultRecord {
 topic_record!(ResultRecord, "Result", earlier: ["1", "2"]);
 
 #[cfg(test)]
+impl Output {
+    /// For the tests of the records that have outputs.
+    pub fn example() -> Self {
+        Self {
+            bucket: "out".into(),
+            key: "a.xml.json".into(),
+            etag: ETag::parse("3").expect("not empty"),
+            sha256: "ff".into(),
+            size: 3,
+            records: 1,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::topics::avro::again;
@@ -143,14 +158,7 @@ mod tests {
             version_id: None,
             feed: Some("nsx".into()),
             mapping_hash: Some("00".into()),
-            outputs: vec![Output {
-                bucket: "out".into(),
-                key: "a.xml.json".into(),
-                etag: ETag::parse("3").unwrap(),
-                sha256: "ff".into(),
-                size: 3,
-                records: 1,
-            }],
+            outputs: vec![Output::example()],
             generation: Some(9),
             status: Some(Status::Converted),
             dead_letter_id: None,
